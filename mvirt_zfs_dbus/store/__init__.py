@@ -1,0 +1,1 @@
+"""Where disks live. This layer knows no bus and no job."""
