@@ -7,9 +7,9 @@ that differ in nothing else are the same to whoever looks for changes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from collections.abc import Mapping
 
 
 class Kind(StrEnum):

@@ -22,6 +22,9 @@ MAX_BLOCK_SIZE: Final = 128 * 1024
 DEFAULT_BLOCK_SIZE: Final = 16 * 1024
 """OpenZFS's default since 2.2; 2.1's 8 KiB wastes space on raidz."""
 
+MAX_VOLUME_SIZE: Final = 2**63 - MAX_BLOCK_SIZE
+"""The largest offset of a file or device (off_t), whole blocks of any size."""
+
 MAX_LABELS: Final = 64
 MAX_LABEL_KEY: Final = 128
 MAX_LABEL_VALUE: Final = 4096
@@ -48,7 +51,9 @@ def name(value: str) -> str:
 
 
 def object_id(value: str) -> str:
-    """A UUID a caller chose, in lower case with dashes."""
+    """A UUID a caller chose, in lower case with dashes; a new one where the caller chose none."""
+    if not value:
+        return str(uuid.uuid4())
     try:
         parsed = str(uuid.UUID(value))
     except ValueError:
@@ -108,7 +113,8 @@ def labels(value: Mapping[str, str]) -> dict[str, str]:
 
 
 def compression(value: str) -> str:
-    if not COMPRESSIONS.fullmatch(value):
+    """A name zfsprops(7) knows; empty stands for what the pool inherits."""
+    if value and not COMPRESSIONS.fullmatch(value):
         raise InvalidArgs(
             f"compression {_shown(value)} is none ZFS knows: on, off, lz4, zstd, zstd-1 … zstd-19,"
             " zstd-fast, gzip, gzip-1 … gzip-9, zle or lzjb"

@@ -1,0 +1,1 @@
+"""What the product does: the catalog, the operations and the jobs. This layer knows no bus."""
