@@ -1,0 +1,74 @@
+# What people call. `make help` lists it, and README.md says what each leaves behind.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := all
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+
+# What each needs of Debian or Ubuntu.
+DEMO_PACKAGES := python3 python3-venv dbus systemd qemu-utils grub-rescue-pc
+TEST_PACKAGES := $(DEMO_PACKAGES) python3-gi python3-dbus gir1.2-glib-2.0 \
+	libglib2.0-bin libglib2.0-dev-bin nginx-light xfsprogs btrfs-progs
+
+.PHONY: all demo test lint tests bus-tests-again coverage format contrib clean help
+.PHONY: install-demo install-test
+
+all: install-test ## install the service, its client and the tools of the tests into .venv
+	@echo "$(BIN)/mvirt-zfs-dbus is the service, $(BIN)/mvirt-zfsctl its client."
+
+install-demo:
+	@tools/install-packages $(DEMO_PACKAGES)
+	@tools/install-python fast,cli
+
+install-test:
+	@tools/install-packages $(TEST_PACKAGES)
+	@tools/install-python fast,cli,test
+
+demo: install-demo ## import, clone, snapshot and roll back a real disk image, on a private bus
+	@$(PYTHON) demo/demo.py
+
+# The coverage of every process of a test run lands here, those of the service included.
+COVERAGE := COVERAGE_FILE=$(CURDIR)/build/coverage/data
+PYTEST := $(COVERAGE) $(PYTHON) -m coverage run -m pytest
+
+test: install-test lint tests bus-tests-again coverage ## lint, all tests that need no ZFS, coverage
+
+tests:
+	@echo "== unit, contract and bus tests, on dbus-fast"
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(PYTEST) --junitxml=build/junit-dbus-fast.xml
+
+bus-tests-again:
+	@echo "== bus tests again, on dbus-next: as on a machine that has no dbus-fast"
+	@PYTHONPATH=tests/without_dbus_fast $(PYTEST) tests/bus --junitxml=build/junit-dbus-next.xml
+
+coverage:
+	@echo "== coverage of both runs; under 90 % is a failure"
+	@$(COVERAGE) $(PYTHON) -m coverage combine --quiet
+	@$(COVERAGE) $(PYTHON) -m coverage report --skip-covered --fail-under=90
+
+lint: install-test ## ruff and mypy --strict
+	@echo "== ruff check, ruff format --check, mypy --strict"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: install-test ## let ruff put the code in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+contrib: ## let apt see Debian's contrib, where python3-pyzfs is; for real ZFS pools only
+	@tools/enable-contrib
+
+clean: ## remove .venv, build/ and caches; Debian packages stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# make test-machine: the tests that boot a Debian with real ZFS.
+-include tests/machine/machine.mk
