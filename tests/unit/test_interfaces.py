@@ -177,3 +177,10 @@ def test_gdbus_codegen_accepts_them_all(output: str, tmp_path: Path) -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("interface", FILES)
+def test_glib_reads_every_signature(interface: str) -> None:
+    gio = pytest.importorskip("gi.repository.Gio")
+    node = gio.DBusNodeInfo.new_for_xml(FILES[interface].read_text())
+    assert [found.name for found in node.interfaces] == [interface]
