@@ -61,7 +61,7 @@ class Dataset:
     """Where the disk's bytes are: a block device, or a raw file in the directory store."""
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
-    """The path or URL it was imported from; empty when it was not."""
+    """The path or URL it was imported from, or `fd`; empty when it was not."""
     checksum: str = ""
     """The digest its source was checked against (``sha256:HEX``); empty when it was not."""
     thin: bool = True

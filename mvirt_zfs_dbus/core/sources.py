@@ -11,11 +11,11 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import AccessDenied, Error, InvalidArgs, NotFound
 
@@ -24,6 +24,8 @@ _OPENAT2: Final = 437
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_BENEATH: Final = 0x08
 """linux/openat2.h."""
+_USERINFO: Final = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
+"""RFC 3986, section 3.2.1."""
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 """Without O_NONBLOCK, opening a FIFO would wait for its writer."""
 
@@ -66,10 +68,7 @@ def check_fd(fd: int) -> None:
 
 def shown(source: str) -> str:
     """A source as everybody may see it: a URL without the user and password in it."""
-    if source.startswith("/"):
-        return source
-    url = urlsplit(source)
-    return urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2]))
+    return _USERINFO.sub(r"\1", source)
 
 
 def _open_anywhere(path: str) -> int:

@@ -1,0 +1,1 @@
+"""One file for each D-Bus interface: read the arguments, await core, answer."""
