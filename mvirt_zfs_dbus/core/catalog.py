@@ -127,7 +127,7 @@ class Catalog:
             self._remove(snapshot_id)
 
     def put_pool(self, pool: Pool) -> None:
-        changed = pool != self.pool
+        changed = pool != self.pool or pool.usage.size != self.pool.usage.size
         self.pool = pool
         if changed:
             self._pool_changed()
