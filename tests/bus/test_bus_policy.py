@@ -102,6 +102,7 @@ async def owner(address: str) -> AsyncIterator[None]:
     finally:
         bus.disconnect()
         await bus.wait_for_disconnect()
+        bus._sock.close()  # dbus-next only shuts it down
 
 
 def request_name(address: str, name: str, uid: int = 0) -> str:
