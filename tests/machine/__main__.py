@@ -1,0 +1,133 @@
+"""`python3 -m tests.machine VERB`: the test machine from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from tests.machine import image
+from tests.machine.machine import CHECKOUT, Machine, MachineError
+
+INSTALL = "tests/machine/guest/install"
+RESULTS = "/root/results"
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    machine = Machine(arguments.name)
+    try:
+        status: int = arguments.verb(machine, arguments)
+    except (MachineError, image.ImageError) as error:
+        print(f"test machine: {error}", file=sys.stderr)
+        return 125
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.machine", description=__doc__)
+    name = os.environ.get("MVIRT_MACHINE", "default")
+    parser.add_argument("--name", default=name, help="which of several machines: %(default)s")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(function: Callable[[Machine, argparse.Namespace], int], text: str) -> None:
+        sub = verbs.add_parser(function.__name__.strip("_"), help=text, description=text)
+        sub.set_defaults(verb=function)
+        if function in (_exec, _run):
+            sub.add_argument("--timeout", type=float, default=900, help="seconds; %(default)s")
+            sub.add_argument("command", nargs="+", metavar="COMMAND")
+        if function is _test:
+            sub.add_argument("--timeout", type=float, default=900, help="seconds; %(default)s")
+            sub.add_argument("pytest", nargs="*", metavar="PYTEST-ARGUMENT")
+
+    verb(_build, "build kernel and disk, or find them in the cache")
+    verb(_start, "boot a new machine with an empty pool `tank` and push the checkout")
+    verb(_push, "make the guest's /root/mvirt what the checkout is now")
+    verb(_install, "push, install the product in the guest and start its service")
+    verb(_exec, "run a command in the guest as root, in its checkout")
+    verb(_cut, "cut the power and boot again from the same disks")
+    verb(_stop, "shut the machine down")
+    verb(_run, "start, run one command, stop; its exit status")
+    verb(_test, "start, install, run the machine tests, bring back the results, stop")
+    verb(_shell, "a root shell in the machine, started and installed where it is not yet")
+    return parser
+
+
+def _build(machine: Machine, arguments: argparse.Namespace) -> int:
+    began = time.monotonic()
+    built = image.ensure()
+    print(f"{built.disk.parent} ({time.monotonic() - began:.0f} s)")
+    return 0
+
+
+def _start(machine: Machine, arguments: argparse.Namespace) -> int:
+    if machine.running():
+        print(f"machine {machine.directory.name} runs already", file=sys.stderr)
+        return 0
+    seconds = machine.start(image.ensure())
+    machine.push()
+    print(f"machine {machine.directory.name} is up after {seconds:.0f} s", file=sys.stderr)
+    return 0
+
+
+def _push(machine: Machine, arguments: argparse.Namespace) -> int:
+    machine.push()
+    return 0
+
+
+def _install(machine: Machine, arguments: argparse.Namespace) -> int:
+    machine.push()
+    return machine.exec([INSTALL])
+
+
+def _exec(machine: Machine, arguments: argparse.Namespace) -> int:
+    return machine.exec(arguments.command, tty=sys.stdin.isatty(), timeout=arguments.timeout)
+
+
+def _cut(machine: Machine, arguments: argparse.Namespace) -> int:
+    machine.cut_power()
+    seconds = machine.boot(image.ensure())
+    print(f"machine {machine.directory.name} is up again after {seconds:.0f} s", file=sys.stderr)
+    return 0
+
+
+def _stop(machine: Machine, arguments: argparse.Namespace) -> int:
+    machine.stop()
+    return 0
+
+
+def _run(machine: Machine, arguments: argparse.Namespace) -> int:
+    try:
+        return _start(machine, arguments) or _exec(machine, arguments)
+    finally:
+        machine.stop()
+
+
+def _test(machine: Machine, arguments: argparse.Namespace) -> int:
+    """Exit status of pytest; junit.xml, status and the guest's logs are in build/machine/NAME/."""
+    try:
+        _start(machine, arguments)
+        status = machine.exec([INSTALL], timeout=arguments.timeout)
+        if status == 0:
+            tests = arguments.pytest or ["tests/machine/guest"]
+            command = ["tests/machine/guest/run", RESULTS, *tests]
+            status = machine.exec(command, timeout=arguments.timeout)
+            machine.pull(RESULTS, machine.directory / "results")
+        return status
+    finally:
+        machine.stop()
+        print(f"results and logs: {machine.directory.relative_to(CHECKOUT)}", file=sys.stderr)
+
+
+def _shell(machine: Machine, arguments: argparse.Namespace) -> int:
+    if not machine.running():
+        _start(machine, arguments)
+        _install(machine, arguments)
+    print("`exit` leaves; the machine runs on until `python3 -m tests.machine stop`.")
+    return machine.exec(["exec bash -l"], tty=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
