@@ -1,0 +1,190 @@
+"""The daemon's side of the fork server and of each worker process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from types import TracebackType
+from typing import Final
+
+from ..errors import Error
+from . import protocol
+
+START_TIMEOUT: Final = 30.0
+"""Seconds for the fork server to load its modules; it takes about one."""
+_STOP_TIMEOUT: Final = 5.0
+_GRACE: Final = 1.0
+"""Seconds for a worker that has closed its socket to be dead."""
+
+
+class Child:
+    """One worker process. Leaving it as a context kills it, and waits until it is dead."""
+
+    def __init__(self, role: str, control: protocol.AsyncConnection) -> None:
+        self.control = control
+        self._role = role
+        self._pidfd = -1
+        self.pid = 0
+        self._exit: asyncio.Task[int | None] | None = None
+
+    async def __aenter__(self) -> Child:
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+        try:
+            await _despite_cancellation(self._dead())
+        finally:
+            self.control.close()
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
+
+    def forked(self, pid: int, pidfd: int, exit_status: asyncio.Task[int | None]) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+        self._exit = exit_status
+
+    def kill(self) -> None:
+        """SIGKILL; nothing if it is dead already."""
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+    async def _dead(self) -> None:
+        if self._exit:
+            await asyncio.wait([self._exit])
+
+    async def fate(self) -> Error:
+        """What became of a worker that stopped talking, as the error it is."""
+        assert self._exit
+        await asyncio.wait([self._exit], timeout=_GRACE)
+        if not self._exit.done():
+            self.kill()
+            return Error(f"the {self._role} process stopped talking and was killed")
+        status = self._exit.result()
+        if status is None:
+            return Error(f"the {self._role} process is gone, and so is what it was forked from")
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            text = signal.strsignal(number)
+            return Error(f"the {self._role} process was killed by signal {number} ({text})")
+        return Error(f"the {self._role} process ended with status {os.WEXITSTATUS(status)}")
+
+
+class ForkServer:
+    """A running fork server; :meth:`start` makes one."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: protocol.AsyncConnection) -> None:
+        self._process = process
+        self._control = control
+        self._sending = asyncio.Lock()
+
+    @classmethod
+    async def start(cls) -> ForkServer:
+        """Error: it did not start in time."""
+        ours, theirs = protocol.pair()
+        control = protocol.AsyncConnection(ours)
+        try:
+            with theirs:
+                process = await asyncio.to_thread(_spawn, theirs.fileno())
+        except BaseException:
+            control.close()
+            raise
+        server = cls(process, control)
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await control.receive()
+        except BaseException as error:
+            await _despite_cancellation(server.close())
+            if isinstance(error, (EOFError, TimeoutError)):
+                raise Error("the fork server for import workers did not start") from error
+            raise
+        return server
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    async def close(self) -> None:
+        """End it, and every worker that is left with it."""
+        self._control.close()
+        await asyncio.to_thread(_reap, self._process)
+
+    async def fork(self, role: str) -> Child:
+        """A new worker. Error: the fork server is gone."""
+        control, worker = protocol.pair()
+        status, reporter = protocol.pair()
+        child = Child(role, protocol.AsyncConnection(control))
+        fate = protocol.AsyncConnection(status)
+        try:
+            with worker, reporter:
+                async with self._sending:
+                    await self._control.send(
+                        protocol.Fork(role), [worker.fileno(), reporter.fileno()]
+                    )
+            answer, (pidfd,) = await fate.receive()
+            assert isinstance(answer, protocol.Forked)
+        except BaseException as error:
+            child.control.close()  # a worker nobody owns ends when it sees this
+            fate.close()
+            if isinstance(error, (EOFError, OSError)):
+                raise Error("the fork server for import workers is gone") from error
+            raise
+        child.forked(answer.pid, pidfd, asyncio.create_task(_exit_status(fate)))
+        return child
+
+
+async def _exit_status(fate: protocol.AsyncConnection) -> int | None:
+    """A wait status; None if the fork server died, which kills its workers."""
+    try:
+        message, _ = await fate.receive()
+    except EOFError:
+        return None
+    finally:
+        fate.close()
+    assert isinstance(message, protocol.Exited)
+    return message.status
+
+
+async def _despite_cancellation(coroutine: object) -> None:
+    """Finish this, then let a cancellation that came meanwhile through."""
+    task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
+    task.result()
+
+
+def _spawn(control_fd: int) -> subprocess.Popen[bytes]:
+    """It gets the daemon's module path and environment, and none of its file descriptors."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "mvirt_zfs_dbus.image.forkserver", str(control_fd)],
+        pass_fds=[control_fd],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        start_new_session=True,
+    )
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

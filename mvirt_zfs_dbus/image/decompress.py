@@ -1,0 +1,57 @@
+"""One compressed cluster in, one cluster out; never more memory than that."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..errors import CorruptImage, UnsupportedImage
+
+_zlib: Any = zlib
+with contextlib.suppress(ImportError):
+    _zlib = importlib.import_module("isal.isal_zlib")
+
+try:
+    import zstandard
+except ImportError:
+    zstandard = None  # type: ignore[assignment]
+
+_RAW_DEFLATE: Final = -15
+"""No header, any window: QEMU writes windows of 2^12, others may write larger ones."""
+_MAX_ZSTD_WINDOW: Final = 32 << 20
+
+Decompress = Callable[[bytes, int], bytes]
+"""(compressed bytes and whatever follows them, bytes to produce) → bytes, fewer if it ends."""
+
+
+def inflate(data: bytes, length: int, *, library: Any = _zlib) -> bytes:
+    """``library``: zlib, or isal's replacement for it."""
+    try:
+        output: bytes = library.decompressobj(_RAW_DEFLATE).decompress(data, length)
+    except library.error as error:
+        raise CorruptImage(f"a compressed cluster is damaged: {error}") from error
+    return output
+
+
+def unzstd(data: bytes, length: int) -> bytes:
+    # Not decompress(): it allocates whatever size the frame claims to have.
+    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+    output = bytearray()
+    try:
+        with decoder.stream_reader(data, read_across_frames=True) as reader:
+            while len(output) < length and (piece := reader.read(length - len(output))):
+                output += piece
+    except zstandard.ZstdError as error:
+        raise CorruptImage(f"a compressed cluster is damaged: {error}") from error
+    return bytes(output)
+
+
+def decompressor(compression: str) -> Decompress:
+    if compression == "zlib":
+        return inflate
+    if zstandard is None:
+        raise UnsupportedImage("zstd-compressed images need python3-zstandard, which is missing")
+    return unzstd

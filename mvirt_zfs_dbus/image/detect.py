@@ -1,0 +1,71 @@
+"""What an image is, told by its content and never by its name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import CorruptImage, UnsupportedImage
+from .source import Seekable, Source
+
+RAW: Final = "raw"
+QCOW2: Final = "qcow2"
+
+_MAGIC: Final = (
+    (0, b"KDMV", "VMDK"),
+    (0, b"COWD", "VMDK"),
+    (0, b"# Disk DescriptorFile", "VMDK"),
+    (0, b"vhdxfile", "VHDX"),
+    (0, b"conectix", "VHD (VPC)"),
+    (64, b"\x7f\x10\xda\xbe", "VDI"),
+    (0, b"QED\0", "QED"),
+    (0, b"LUKS\xba\xbe", "LUKS"),
+    (0, b"WithoutFreeSpace", "Parallels"),
+    (0, b"WithouFreSpacExt", "Parallels"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"\xfd7zXZ\0", "xz"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    (0, b"\x04\x22\x4d\x18", "lz4"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7z"),
+    (0, b"PK\x03\x04", "zip"),
+)
+"""(offset, bytes, name): each from the format's own specification."""
+_QCOW: Final = b"QFI\xfb"
+_VHD_FOOTER: Final = 512
+"""A fixed VHD is a raw disk with its footer in the last sector."""
+
+
+def found(head: bytes, source: Source) -> str:
+    """The name of the format: ``raw``, ``qcow2``, or one that this service does not read."""
+    if head.startswith(_QCOW):
+        version = int.from_bytes(head[4:8], "big")
+        return "qcow (version 1)" if version == 1 else QCOW2
+    if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":  # bzip2's block magic is π in BCD
+        return "bzip2"
+    for offset, magic, name in _MAGIC:
+        if head.startswith(magic, offset):
+            return name
+    if isinstance(source, Seekable) and source.size > _VHD_FOOTER:
+        footer = source.read(source.size - _VHD_FOOTER, 8)
+        if footer == b"conectix":
+            return "VHD (VPC)"
+    return RAW
+
+
+def image_format(asked: str, head: bytes, source: Source) -> str:
+    """``raw`` or ``qcow2``; ``asked`` is one of them, or ``auto`` to let the content decide.
+
+    Who asks for raw gets the bytes as they are, whatever they look like.
+    """
+    if not head:
+        raise CorruptImage("the source is empty")
+    if asked == RAW:
+        return RAW
+    name = found(head, source)
+    if asked == QCOW2 and name == RAW:
+        raise CorruptImage("the source is no qcow2 image: its first bytes are not QFI\\xfb")
+    if name not in (RAW, QCOW2):
+        raise UnsupportedImage(
+            f"the source is in the format {name}; raw and qcow2 are read"
+            + ("" if asked == QCOW2 else ", and format=raw takes any bytes as they are")
+        )
+    return name

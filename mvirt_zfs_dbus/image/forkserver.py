@@ -1,0 +1,130 @@
+"""The process that worker processes are forked from: ``python -m mvirt_zfs_dbus.image.forkserver``.
+
+The daemon has threads, and forking a process with threads is asking for deadlocks. So it starts
+this one early: it loads what workers need once, has one thread, and forks a worker in a few
+milliseconds. It is multiprocessing's fork server in little, which does not fit: on Python 3.11 it
+runs the daemon's main script again in every child, it is one for the whole program, and it cannot
+be ended.
+
+It ends, and all its workers with it, when the daemon closes its socket, which dying does too.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Final, NoReturn
+
+from . import download, protocol, sandbox
+from .convert import serve
+from .pool import Pool
+
+_CONTROL: Final = 3
+"""A worker's only file descriptor beside the standard ones."""
+
+
+def convert(control: socket.socket, parent_pid: int) -> None:
+    sandbox.enter_converter(parent_pid)
+    pool = Pool()
+    sandbox.forbid_processes()
+    serve(protocol.Connection(control), pool)
+
+
+def fetch(control: socket.socket, parent_pid: int) -> None:
+    sandbox.enter_downloader(parent_pid)
+    download.serve(protocol.Connection(control), ready=sandbox.forbid_processes)
+
+
+ROLES: Final[Mapping[str, Callable[[socket.socket, int], None]]] = {
+    "converter": convert,
+    "downloader": fetch,
+}
+
+
+def main(control_fd: int) -> None:
+    """Fork workers until the daemon is gone."""
+    # Whoever stops the service signals the whole group; ending jobs is the daemon's business.
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    download.warm_up()
+    control = socket.socket(fileno=control_fd)
+    protocol.send(control, protocol.Ready())
+    _Server(control).run()
+
+
+class _Server:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+
+    def run(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is not self._control:
+                    self._bury(key.fd, *key.data)
+                elif not self._serve():
+                    return
+
+    def _serve(self) -> bool:
+        """Whether there is a daemon still."""
+        try:
+            request, (worker_fd, status_fd) = protocol.receive(self._control)
+        except EOFError:
+            return False
+        assert isinstance(request, protocol.Fork)
+        status = socket.socket(fileno=status_fd)
+        parent_pid = os.getpid()
+        pid = os.fork()
+        if not pid:
+            _become(request.role, worker_fd, parent_pid)
+        os.close(worker_fd)
+        pidfd = os.pidfd_open(pid)
+        _tell(status, protocol.Forked(pid), [pidfd])
+        self._selector.register(pidfd, selectors.EVENT_READ, (pid, status))
+        return True
+
+    def _bury(self, pidfd: int, pid: int, status: socket.socket) -> None:
+        _, wait_status = os.waitpid(pid, 0)
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        _tell(status, protocol.Exited(wait_status), [])
+        status.close()
+
+
+def _tell(status: socket.socket, message: protocol.Message, fds: list[int]) -> None:
+    try:
+        protocol.send(status, message, fds)
+    except OSError:
+        # Who asked for the worker has gone; the worker notices by its own socket.
+        status.close()
+
+
+def _become(role: str, control_fd: int, parent_pid: int) -> NoReturn:
+    """Turn the forked child into a worker. It never returns into the server's loop."""
+    code = 1
+    try:
+        os.setsid()
+        sandbox.name_process(f"mvirt-{role}")
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1):
+            os.dup2(null, standard)
+        os.dup2(control_fd, _CONTROL, inheritable=False)
+        os.closerange(_CONTROL + 1, 0x7FFFFFFF)
+        ROLES[role](socket.socket(fileno=_CONTROL), parent_pid)
+        code = 0
+    except (EOFError, BrokenPipeError, ProcessLookupError):
+        code = 0  # the daemon does not want it any more
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

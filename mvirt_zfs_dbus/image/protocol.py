@@ -1,0 +1,337 @@
+"""How the daemon, the fork server and the worker processes talk.
+
+An AF_UNIX SOCK_SEQPACKET socket keeps frames apart. A frame is a small JSON object with a ``type``
+and the fields of one message class below; file descriptors travel beside it (SCM_RIGHTS, unix(7)).
+Whatever else arrives is an ``Error``, never a guess: the other end may be a decoder that a hostile
+image has taken over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar, Final, TypeVar
+
+from ..errors import Error
+
+MAX_FRAME: Final = 64 * 1024
+MAX_FDS: Final = 4
+_MAX_NUMBER: Final = 2**63 - 1
+"""Sizes are what off_t can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One frame. ``fds`` is how many file descriptors travel with it."""
+
+    fds: ClassVar[int] = 0
+
+
+# Daemon → fork server, and back
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Message):
+    """The fork server has loaded its modules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork(Message):
+    """Start a worker; with its control socket and the socket its fate is reported on."""
+
+    fds: ClassVar[int] = 2
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forked(Message):
+    """The worker runs; with its pidfd."""
+
+    fds: ClassVar[int] = 1
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited(Message):
+    """The worker is dead and reaped. ``status`` is a wait status (wait(2))."""
+
+    status: int
+
+
+# Daemon → converter
+
+
+@dataclass(frozen=True, slots=True)
+class Open(Message):
+    """What to read; with the source. ``length`` is a stream's, where it is known."""
+
+    fds: ClassVar[int] = 1
+    image_format: str
+    checksum_algorithm: str | None
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Message):
+    """Where to write; with the target."""
+
+    fds: ClassVar[int] = 1
+    size: int
+    is_zero: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spool(Message):
+    """The temporary file that was asked for."""
+
+    fds: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Resized(Message):
+    """The target has ``size`` bytes now."""
+
+    size: int
+
+
+# Converter → daemon
+
+
+@dataclass(frozen=True, slots=True)
+class Image(Message):
+    """What the source turned out to be."""
+
+    format: str
+    virtual_size: int | None
+    allocated: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NeedSpool(Message):
+    """A temporary file is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resize(Message):
+    """The target has to hold ``least`` bytes now, and ``size`` if there is room for it."""
+
+    size: int
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report(Message):
+    """Progress, in bytes of the source. ``total`` 0: unknown."""
+
+    phase: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Message):
+    """The target is written and synced. ``received`` counts the source's bytes."""
+
+    size: int
+    digest: str | None
+    received: int
+
+
+# Daemon → downloader, and back
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch(Message):
+    """What to download; with the pipe it goes into. ``stall_timeout`` in milliseconds."""
+
+    fds: ClassVar[int] = 1
+    url: str
+    stall_timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class Response(Message):
+    """The server's answer has begun."""
+
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Message):
+    """All of it went into the pipe."""
+
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted(Message):
+    """The pipe's reader is gone."""
+
+
+# Either worker → daemon
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Message):
+    """The end: an error name of ``names.ErrorName`` and a message for people."""
+
+    name: str
+    message: str
+
+
+_TYPES: Final[Mapping[str, type[Message]]] = {cls.__name__: cls for cls in Message.__subclasses__()}
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_NUMBER
+
+
+def _is_text(value: object) -> bool:
+    return type(value) is str
+
+
+_CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
+    "str": _is_text,
+    "str | None": lambda value: value is None or _is_text(value),
+    "int": _is_number,
+    "int | None": lambda value: value is None or _is_number(value),
+    "bool": lambda value: type(value) is bool,
+}
+
+
+def encode(message: Message) -> bytes:
+    data = json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
+    if len(data) > MAX_FRAME:
+        raise Error(f"a {type(message).__name__} message of {len(data)} bytes is too long to send")
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """The message in a frame. Error: the frame is none of the messages above."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise Error(f"an import worker sent {len(data)} bytes that are no message")
+    name = values.pop("type", None)
+    cls = _TYPES.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise Error(f"an import worker sent a message of the unknown type {str(name)[:100]!r}")
+    expected = {field.name: _CHECKS[str(field.type)] for field in fields(cls)}
+    if values.keys() != expected.keys() or not all(
+        check(values[field]) for field, check in expected.items()
+    ):
+        raise Error(f"an import worker sent a {name} message with wrong fields")
+    return cls(**values)
+
+
+Received = tuple[Message, list[int]]
+
+
+def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    socket.send_fds(sock, [encode(message)], list(fds))
+
+
+def receive(sock: socket.socket) -> Received:
+    """The next message and its file descriptors, which the caller then owns.
+
+    EOFError: the other end is closed. Error: what came is no message.
+    """
+    try:
+        data, fds, flags, _ = socket.recv_fds(sock, MAX_FRAME, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError as error:
+        raise EOFError from error
+    try:
+        if flags & socket.MSG_TRUNC:
+            raise Error(f"an import worker sent a message of more than {MAX_FRAME} bytes")
+        if not data:
+            raise EOFError
+        message = decode(data)
+        if flags & socket.MSG_CTRUNC or len(fds) != message.fds:
+            raise Error(
+                f"an import worker sent a {type(message).__name__} message with"
+                f" {len(fds)} file descriptors in place of {message.fds}"
+            )
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return message, fds
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+Expected = TypeVar("Expected", bound=Message)
+
+
+class Connection:
+    """The worker's end: it blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        send(self._sock, message, fds)
+
+    def expect(self, cls: type[Expected]) -> tuple[Expected, list[int]]:
+        """The next message, which must be of this class."""
+        message, fds = receive(self._sock)
+        if not isinstance(message, cls):
+            for fd in fds:
+                os.close(fd)
+            raise Error(f"{cls.__name__} was expected, {type(message).__name__} came")
+        return message, fds
+
+
+class AsyncConnection:
+    """The daemon's end. One task at a time may send, and one receive."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+
+    async def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """BrokenPipeError: the other end is closed."""
+        while True:
+            try:
+                return send(self._sock, message, fds)
+            except BlockingIOError:
+                loop = asyncio.get_running_loop()
+                await _ready(self._sock, loop.add_writer, loop.remove_writer)
+
+    async def receive(self) -> Received:
+        """As :func:`receive`."""
+        while True:
+            try:
+                return receive(self._sock)
+            except BlockingIOError:
+                loop = asyncio.get_running_loop()
+                await _ready(self._sock, loop.add_reader, loop.remove_reader)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+async def _ready(
+    sock: socket.socket,
+    add: Callable[..., None],
+    remove: Callable[[socket.socket], bool],
+) -> None:
+    ready = asyncio.get_running_loop().create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(sock, wake)
+    try:
+        await ready
+    finally:
+        remove(sock)

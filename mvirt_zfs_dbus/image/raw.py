@@ -1,0 +1,92 @@
+"""Raw images: the disk's bytes as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ..errors import CorruptImage
+from .digest import Digest
+from .meter import Meter
+from .pool import Pool
+from .source import CHUNK, Seekable, Stream
+from .writer import Target
+
+Grow = Callable[[int, int], int]
+"""(size wanted, size needed) → the size the target has now, at least the one needed."""
+
+_GROWTH: Final = 1 << 30
+"""A target of unknown size doubles, up to steps of so many bytes."""
+
+
+def allocated(source: Seekable) -> int:
+    """Bytes of the file that are no holes."""
+    return sum(end - start for start, end in source.extents())
+
+
+def convert_file(source: Seekable, target: Target, pool: Pool, meter: Meter) -> None:
+    """Copy a file or block device; its holes are not even read."""
+    for start, end, is_hole in _layout(source):
+        if is_hole:
+            target.zero(start, end - start)
+            meter.add(end - start)
+            continue
+        for offset in range(start, end, CHUNK):
+            pool.run(_copy, source, target, meter, offset, min(CHUNK, end - offset))
+    pool.finish()
+    source.check_size()
+
+
+def convert_file_hashed(
+    source: Seekable, target: Target, pool: Pool, meter: Meter, digest: Digest
+) -> None:
+    """Copy a file in order, so that what is hashed is what is written."""
+    offset = 0
+    for chunk in digest.of(_chunks(source)):
+        pool.run(target.write, chunk, offset)
+        offset += len(chunk)
+        meter.add(len(chunk))
+    pool.finish()
+    source.check_size()
+
+
+def convert_stream(
+    source: Stream, target: Target, pool: Pool, meter: Meter, digest: Digest, grow: Grow
+) -> int:
+    """Copy a stream, and return its bytes. A target of too few bytes grows along."""
+    end = 0
+    for chunk in digest.of(source.chunks()):
+        start, end = end, end + len(chunk)
+        if end > target.size:
+            target.size = grow(max(end, target.size + min(target.size, _GROWTH)), end)
+        pool.run(target.write, chunk, start)
+        meter.add(len(chunk))
+    pool.finish()
+    if not end:
+        raise CorruptImage("the source is empty")
+    return end
+
+
+def _layout(source: Seekable) -> Iterator[tuple[int, int, bool]]:
+    """The file as (start, end, is_hole), without gaps."""
+    position = 0
+    for start, end in source.extents():
+        if start > position:
+            yield position, start, True
+        yield start, end, False
+        position = end
+    if position < source.size:
+        yield position, source.size, True
+
+
+def _chunks(source: Seekable) -> Iterator[bytes]:
+    zeros = bytes(CHUNK)
+    for start, end, is_hole in _layout(source):
+        for offset in range(start, end, CHUNK):
+            length = min(CHUNK, end - offset)
+            yield zeros[:length] if is_hole else source.read(offset, length)
+
+
+def _copy(source: Seekable, target: Target, meter: Meter, offset: int, length: int) -> None:
+    target.write(source.read(offset, length), offset)
+    meter.add(length)
