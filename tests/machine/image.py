@@ -35,6 +35,10 @@ _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # mke2fs is in sbin
 KEPT = 3  # entries of each stage: a developer goes back and forth between branches
 
 
+Build = Callable[[Path], None]
+"""Fills the empty directory it is given."""
+
+
 class ImageError(Exception):
     """The image cannot be built here; the message says what is missing."""
 
@@ -62,12 +66,12 @@ def ensure() -> Image:
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     base_files = [HERE / "packages.txt", HERE / "strip-base"]
-    base_key = _digest([SUITE, COMPONENTS], base_files)
-    base = _cached(cache, "base", base_key, _build_base)
+    base_key = digest([SUITE, COMPONENTS], base_files)
+    base = cached(cache, "base", base_key, _build_base)
     disk_files = [HERE / "make-disk", *_files(HERE / "overlay")]
     tools = test_tools((HERE.parents[1] / "pyproject.toml").read_text())
-    disk_key = _digest([base_key, DISK_SIZE, GUEST_PYTHON, *tools], disk_files)
-    disk = _cached(cache, "disk", disk_key, lambda target: _build_disk(base, tools, target))
+    disk_key = digest([base_key, DISK_SIZE, GUEST_PYTHON, *tools], disk_files)
+    disk = cached(cache, "disk", disk_key, lambda target: _build_disk(base, tools, target))
     return Image(
         kernel=base / "vmlinuz",
         initrd=base / "initrd.img",
@@ -103,7 +107,12 @@ def mirror() -> list[str]:
         text=True,
         check=False,
     )
-    fields = [line.split() for line in answer.stdout.splitlines()]
+    return mirror_lines(answer.stdout)
+
+
+def mirror_lines(targets: str) -> list[str]:
+    """Lines of sources.list for the machine's release, from lines `ORIGIN RELEASE ADDRESS`."""
+    fields = [line.split() for line in targets.splitlines()]
     debian = [(field[1], field[2]) for field in fields if len(field) == 3 and field[0] == "Debian"]
     archive = [uri for release, uri in debian if "-" not in release]
     security = [uri for release, uri in debian if release.endswith("-security")]
@@ -119,12 +128,12 @@ def _require(*programs: str) -> None:
     missing = [program for program in programs if not shutil.which(program, path=_PATH)]
     if missing:
         raise ImageError(
-            f"not installed: {', '.join(missing)}. `make test-machine-packages` installs what "
+            f"not installed: {', '.join(missing)}. `make install-machine` installs what "
             "the test machine needs on Debian and Ubuntu (tests/machine/machine.mk lists it)."
         )
 
 
-def _cached(cache: Path, stage: str, key: str, build: Callable[[Path], None]) -> Path:
+def cached(cache: Path, stage: str, key: str, build: Build) -> Path:
     """The cache's directory of this stage and key, built beside it and renamed into place."""
     entry = cache / f"{stage}-{key}"
     with (cache / f"{stage}.lock").open("w") as lock:
@@ -132,6 +141,8 @@ def _cached(cache: Path, stage: str, key: str, build: Callable[[Path], None]) ->
         if entry.is_dir():
             os.utime(entry)
             return entry
+        for left in cache.glob(f".{stage}-*"):  # by a build that was killed: the lock is ours
+            shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=cache, prefix=f".{stage}-") as scratch:
             target = Path(scratch) / "entry"
             target.mkdir()
@@ -242,7 +253,7 @@ def _files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file() or path.is_symlink())
 
 
-def _digest(words: Iterable[str], files: Iterable[Path]) -> str:
+def digest(words: Iterable[str], files: Iterable[Path]) -> str:
     """What names a cache entry: the words, and each file's place, mode and content."""
     digest = hashlib.sha256()
     for word in words:
