@@ -31,6 +31,9 @@ MAX_LABEL_VALUE: Final = 4096
 MAX_LABELS_BYTES: Final = 6144
 """All labels live in one ZFS user property, and its value has at most 8191 bytes (zfsprops(7))."""
 
+MAX_SOURCE: Final = 8192
+"""Bytes; a path has at most 4096 (PATH_MAX), and servers take no longer URLs."""
+
 CHECKSUM_LENGTHS: Final[Mapping[str, int]] = {"sha256": 64, "sha512": 128}
 COMPRESSIONS: Final = re.compile(
     r"on|off|lzjb|zle|lz4|gzip(-[1-9])?|zstd(-([1-9]|1[0-9]))?"
@@ -98,9 +101,7 @@ def labels(value: Mapping[str, str]) -> dict[str, str]:
         raise InvalidArgs(f"{len(value)} labels are more than the {MAX_LABELS} an object can have")
     for key, text in value.items():
         if not 1 <= len(key) <= MAX_LABEL_KEY:
-            raise InvalidArgs(
-                f"label {_shown(key)} is not 1 to {MAX_LABEL_KEY} characters long"
-            )
+            raise InvalidArgs(f"label {_shown(key)} is not 1 to {MAX_LABEL_KEY} characters long")
         if len(text) > MAX_LABEL_VALUE:
             raise InvalidArgs(
                 f"the value of label {_shown(key)} has {len(text)} characters;"
@@ -155,6 +156,8 @@ def is_url(source: str) -> bool:
 
 def source(value: str) -> str:
     """An absolute path, or an http or https URL."""
+    if len(value.encode()) > MAX_SOURCE:
+        raise InvalidArgs(f"source {_shown(value)} is longer than {MAX_SOURCE} bytes")
     if value.startswith("/"):
         if "\0" in value:
             raise InvalidArgs(f"source {_shown(value)} holds a NUL character, which no path has")
@@ -164,7 +167,7 @@ def source(value: str) -> str:
         valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         valid = False
-    if not valid or any(character.isspace() or ord(character) < 32 for character in value):
+    if not valid or not value.isprintable() or " " in value:
         raise InvalidArgs(
             f"source {_shown(value)} is neither an absolute path nor an http:// or https:// URL"
         )
