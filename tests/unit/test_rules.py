@@ -138,6 +138,12 @@ def test_a_volume_never_gets_smaller(size: int, current: int, block: int) -> Non
         assert str(present) in error.message
 
 
+@pytest.mark.parametrize("size", [1, 512, 1024])
+def test_even_one_block_less_would_shrink(size: int) -> None:
+    with pytest.raises(WouldShrink, match=f"size {size} is smaller than the present 1536 bytes"):
+        rules.grown_size(size, 1536, 512, 2**63)
+
+
 def test_resizing_to_the_present_size_is_fine() -> None:
     assert rules.grown_size(1, 512, 512, 2**63) == 512
 
@@ -171,8 +177,25 @@ def test_labels_that_do_not_fit_are_refused(labels: dict[str, str], said: str) -
 
 @pytest.mark.parametrize(
     "value",
-    " on off lz4 lzjb zle gzip gzip-1 gzip-9 zstd zstd-1 zstd-19 zstd-fast zstd-fast-1"
-    " zstd-fast-10 zstd-fast-90 zstd-fast-1000".split(" "),
+    [
+        "",
+        "on",
+        "off",
+        "lz4",
+        "lzjb",
+        "zle",
+        "gzip",
+        "gzip-1",
+        "gzip-9",
+        "zstd",
+        "zstd-1",
+        "zstd-19",
+        "zstd-fast",
+        "zstd-fast-1",
+        "zstd-fast-10",
+        "zstd-fast-90",
+        "zstd-fast-1000",
+    ],
 )
 def test_a_compression_zfs_knows_is_taken(value: str) -> None:
     assert rules.compression(value) == value
