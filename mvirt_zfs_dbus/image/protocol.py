@@ -12,7 +12,8 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Final, TypeVar
 
@@ -20,6 +21,7 @@ from ..errors import Error
 
 MAX_FRAME: Final = 64 * 1024
 MAX_FDS: Final = 4
+_FD_SIZE: Final = array("i").itemsize
 _MAX_NUMBER: Final = 2**63 - 1
 """Sizes are what off_t can hold."""
 
@@ -243,9 +245,13 @@ def receive(sock: socket.socket) -> Received:
     EOFError: the other end is closed. Error: what came is no message.
     """
     try:
-        data, fds, flags, _ = socket.recv_fds(sock, MAX_FRAME, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        # Not socket.recv_fds(): Python 3.11's drops the flags.
+        data, ancillary, flags, _ = sock.recvmsg(
+            MAX_FRAME, socket.CMSG_SPACE(MAX_FDS * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
+        )
     except ConnectionResetError as error:
         raise EOFError from error
+    fds = list(_passed(ancillary))
     try:
         if flags & socket.MSG_TRUNC:
             raise Error(f"an import worker sent a message of more than {MAX_FRAME} bytes")
@@ -266,6 +272,14 @@ def receive(sock: socket.socket) -> Received:
 
 def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _passed(ancillary: Iterable[tuple[int, int, bytes]]) -> Iterator[int]:
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds = array("i")
+            fds.frombytes(data[: len(data) - len(data) % _FD_SIZE])
+            yield from fds
 
 
 Expected = TypeVar("Expected", bound=Message)

@@ -1,0 +1,131 @@
+"""The converter without its process: the same code, driven over a socket from this one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mvirt_zfs_dbus.errors import from_name
+from mvirt_zfs_dbus.image import protocol
+from mvirt_zfs_dbus.image.convert import serve
+from mvirt_zfs_dbus.image.pool import Pool
+
+
+@dataclass
+class Result:
+    info: protocol.Image | None = None
+    done: protocol.Done | None = None
+    reports: list[protocol.Report] = field(default_factory=list)
+    resizes: list[tuple[int, int]] = field(default_factory=list)
+    spools: int = 0
+    disk: bytes = b""
+    allocated: int = 0
+    """Bytes the target takes in its file system."""
+
+
+def import_fd(
+    fd: int,
+    *,
+    image_format: str = "auto",
+    algorithm: str | None = None,
+    length: int | None = None,
+    target: bytes | None = None,
+    extra: int = 0,
+    pool: Pool | None = None,
+) -> Result:
+    """Import into a temporary file. Raises what the converter says is wrong.
+
+    ``target``: what the disk holds before, which is then not known to be zero.
+    """
+    ours, theirs = protocol.pair()
+    ours.settimeout(60)
+    own_pool = pool or Pool(2)
+
+    def run() -> None:
+        with theirs:
+            try:
+                serve(protocol.Connection(theirs), own_pool)
+            except (EOFError, OSError):
+                return
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        with ours, tempfile.TemporaryFile() as disk:
+            protocol.send(ours, protocol.Open(image_format, algorithm, length), [fd])
+            return _drive(ours, disk.fileno(), target, extra)
+    finally:
+        thread.join()
+        if not pool:
+            own_pool.close()
+
+
+def _drive(control, disk: int, before: bytes | None, extra: int) -> Result:
+    result = Result()
+    while result.done is None:
+        message, _ = protocol.receive(control)
+        match message:
+            case protocol.Image():
+                result.info = message
+                size = (message.virtual_size or 0) + extra
+                os.truncate(disk, size)
+                if before is not None:
+                    os.pwrite(disk, before[:size].ljust(size, before[-1:]), 0)
+                protocol.send(control, protocol.Write(size, before is None), [disk])
+            case protocol.Report():
+                result.reports.append(message)
+            case protocol.Resize(size, least):
+                result.resizes.append((size, least))
+                os.truncate(disk, size)
+                protocol.send(control, protocol.Resized(size))
+            case protocol.NeedSpool():
+                result.spools += 1
+                with tempfile.TemporaryFile() as spool:
+                    protocol.send(control, protocol.Spool(), [spool.fileno()])
+            case protocol.Done():
+                result.done = message
+            case protocol.Failure(name, text):
+                raise from_name(name, text)
+            case _:
+                raise AssertionError(message)
+    result.disk = os.pread(disk, os.fstat(disk).st_size, 0)
+    result.allocated = os.fstat(disk).st_blocks * 512
+    return result
+
+
+def import_file(path: Path, **options) -> Result:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return import_fd(fd, **options)
+    finally:
+        os.close(fd)
+
+
+def import_bytes(image: bytes, **options) -> Result:
+    with tempfile.TemporaryFile() as file:
+        file.write(image)
+        file.flush()
+        return import_fd(file.fileno(), **options)
+
+
+def import_pipe(image: bytes, **options) -> Result:
+    """As a pipe gives it: once and in order."""
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        try:
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(image)
+        except BrokenPipeError:
+            return
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        return import_fd(reading, **options)
+    finally:
+        os.close(reading)
+        thread.join()
