@@ -1,0 +1,59 @@
+"""The documentation: up to date with the code, complete, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mvirt_zfs_dbus import config
+from mvirt_zfs_dbus.names import Action, ErrorName, Interface
+
+TOP = Path(__file__).parents[2]
+DOCS = TOP / "docs"
+PAGES = [*DOCS.glob("*.md"), *TOP.glob("*.md")]
+
+
+def test_the_reference_is_what_the_interfaces_say(tmp_path: Path) -> None:
+    fresh = tmp_path / "reference.md"
+    subprocess.run([sys.executable, DOCS / "reference.py", fresh], check=True)
+    assert fresh.read_text() == (DOCS / "reference.md").read_text(), "run docs/reference.py"
+
+
+def test_the_reference_has_every_member() -> None:
+    text = (DOCS / "reference.md").read_text()
+    for interface in Interface:
+        xml = (TOP / f"data/dbus-1/interfaces/{interface}.xml").read_text()
+        _, _, section = text.partition(f"## {interface}\n")
+        section = section.partition("\n## ")[0]
+        members = re.findall(r'<(?:method|signal|property) name="(\w+)"', xml)
+        assert members
+        assert sorted(re.findall(r"^#### (\w+) ", section, re.MULTILINE)) == sorted(members)
+
+
+@pytest.mark.parametrize("name", ErrorName)
+def test_each_error_is_explained(name: ErrorName) -> None:
+    text = (DOCS / "errors.md").read_text()
+    ours, _, standard = text.partition("## org.freedesktop.DBus.Error")
+    section = ours if name.startswith("org.mvirt") else standard
+    assert f"\n| `{name.rpartition('.')[2]}` | " in section
+
+
+def test_the_administrator_finds_each_action_and_each_key_of_the_configuration() -> None:
+    text = (DOCS / "administrator.md").read_text()
+    assert set(re.findall(r"^\| `(org\.mvirt\.zfs1\.[a-z-]+)` ", text, re.MULTILINE)) == set(Action)
+    _, _, keys = text.partition("| key | default |")
+    found = re.findall(r"^\| `([a-z-]+)` ", keys.partition("\n\n")[0], re.MULTILINE)
+    assert found == list(config._KEYS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
+    for file in re.findall(r"`((?:systemd|polkit|docs|data)/[\w./-]+)`", text):
+        assert (TOP / file).exists(), file
