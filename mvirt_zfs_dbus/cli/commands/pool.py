@@ -1,0 +1,36 @@
+"""mvirt-zfsctl pool"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from ...client import Pool
+from .. import render
+from ..context import Context, Subparsers, command
+from ..units import format_size
+
+
+def add(parsers: Subparsers) -> None:
+    command(parsers, "pool", show, "show the pool: health, space, how much is provisioned")
+
+
+async def show(context: Context, _: Namespace) -> None:
+    pools = (await context.client.inventory()).pools
+    context.output.objects(pools, "\n\n".join(_description(pool) for pool in pools))
+
+
+def _description(pool: Pool) -> str:
+    return render.fields(
+        {
+            "Name": pool.name,
+            "Health": pool.health,
+            "Size": format_size(pool.size_bytes),
+            "Allocated": format_size(pool.allocated_bytes),
+            "Free": format_size(pool.free_bytes),
+            "Available": format_size(pool.available_bytes),
+            "Provisioned": format_size(pool.provisioned_bytes),
+            "Compression": f"{pool.compression_ratio:.2f}x",
+            "Volumes": str(pool.volume_count),
+            "Templates": str(pool.template_count),
+        }
+    )

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import cast
+
+from mvirt_zfs_dbus.cli import render
+from mvirt_zfs_dbus.client import Volume
+from mvirt_zfs_dbus.client.remote import Remote
+
+UNCONNECTED = cast(Remote, None)
+"""For objects that are looked at only."""
+
+
+def test_a_table_is_aligned_numbers_to_the_right_and_names_to_the_left() -> None:
+    text = render.table(("Name", "size", "Id"), [("a", "10 GiB", "x"), ("longer", "1 B", "y")])
+    assert text.splitlines() == [
+        "NAME      SIZE  ID",
+        "a       10 GiB  x",
+        "longer     1 B  y",
+    ]
+
+
+def test_an_empty_table_is_its_heading() -> None:
+    assert render.table(("Name", "size"), []) == "NAME  SIZE"
+
+
+def test_fields_without_a_value_are_left_out() -> None:
+    assert render.fields({"Name": "a", "Origin": "", "Device": "/dev/x"}) == (
+        "Name:   a\nDevice: /dev/x"
+    )
+
+
+def test_labels_are_sorted() -> None:
+    assert render.labels({"b": "2", "a": "1"}) == "a=1, b=2"
+
+
+def test_json_has_the_properties_as_the_service_names_them_and_no_sentences() -> None:
+    stream = io.StringIO()
+    output = render.Output(as_json=True, stream=stream)
+    volume = Volume(UNCONNECTED, "/p", {"Name": "a", "SizeBytes": 5})
+    output.text("a sentence")
+    output.object(volume, "a sentence")
+    output.objects([volume], "a table")
+    expected = {"Path": "/p", "Name": "a", "SizeBytes": 5}
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [expected, [expected]]
+
+
+def test_text_has_no_json() -> None:
+    stream = io.StringIO()
+    render.Output(stream=stream).object(Volume(UNCONNECTED, "/p", {}), "made it")
+    assert stream.getvalue() == "made it\n"
