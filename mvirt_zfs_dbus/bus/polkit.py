@@ -1,0 +1,178 @@
+"""Who may do what: polkit's answer, or the owner of the process on a bus of his own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from typing import Any, Final, Protocol
+
+from ..errors import AccessDenied, InteractiveAuthorizationRequired
+from ..names import Action
+from .interface import Call
+from .wire import BUS, BUS_PATH, Connection, MatchRule, Message, MessageFlag, RemoteError, Variant
+
+_log = logging.getLogger(__name__)
+
+POLKIT: Final = "org.freedesktop.PolicyKit1"
+AUTHORITY_PATH: Final = "/org/freedesktop/PolicyKit1/Authority"
+AUTHORITY: Final = "org.freedesktop.PolicyKit1.Authority"
+
+_ALLOW_USER_INTERACTION: Final = 1
+"""AuthorizationFlags of org.freedesktop.PolicyKit1.Authority."""
+_NOT_AUTHORIZED: Final = "org.freedesktop.PolicyKit1.Error.NotAuthorized"
+_ANSWER_WITHIN: Final = 30.0
+"""Seconds for an answer without a prompt. A prompt may stay open as long as its caller."""
+_ABSENT: Final = (
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.DBus.Error.Spawn.",
+    "org.freedesktop.systemd1.",
+)
+"""What the bus, or systemd for it, says where polkit is not installed, masked or broken."""
+
+
+class Authority(Protocol):
+    async def authorize(self, call: Call, action: Action, details: dict[str, str]) -> None:
+        """Return if the caller may do this.
+
+        AccessDenied: no. InteractiveAuthorizationRequired: a prompt would help, and the caller
+        did not allow one.
+        """
+
+
+class OwnerAuthority:
+    """On a bus of one's own: only the user the service runs as may do anything."""
+
+    def __init__(self, uid: int) -> None:
+        self._uid = uid
+
+    async def authorize(self, call: Call, action: Action, details: dict[str, str]) -> None:
+        if call.uid != self._uid:
+            raise AccessDenied(
+                f"{action} is for uid {self._uid}, whose service this is; the caller is uid"
+                f" {call.uid}"
+            )
+
+
+class PolkitAuthority:
+    """Asks polkit, with the caller's connection as the subject."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._numbers = itertools.count(1)
+
+    async def authorize(self, call: Call, action: Action, details: dict[str, str]) -> None:
+        try:
+            authorized, challenge, result = await self._ask(call, action, details)
+        except RemoteError as error:
+            if error.name.startswith(_ABSENT):
+                _only_root(call, action)
+                return
+            raise AccessDenied(f"polkit gave no answer on {action}: {error.message}") from error
+        except TimeoutError:
+            raise AccessDenied(
+                f"polkit gave no answer on {action} within {_ANSWER_WITHIN:.0f} seconds;"
+                " an administrator should look at polkit.service"
+            ) from None
+        if authorized:
+            return
+        if challenge and not call.interactive:
+            raise InteractiveAuthorizationRequired(
+                f"{action} needs authentication, and the call did not allow polkit to ask for it;"
+                " call interactively, as root, or have an administrator add a polkit rule"
+            )
+        if "polkit.dismissed" in result:
+            raise AccessDenied(f"{action} was not authorised: the prompt was dismissed")
+        raise AccessDenied(
+            f"uid {call.uid} is not authorised for {action}; an administrator can allow it with a"
+            " rule in /etc/polkit-1/rules.d"
+        )
+
+    async def _ask(
+        self, call: Call, action: Action, details: dict[str, str]
+    ) -> tuple[bool, bool, dict[str, str]]:
+        try:
+            return await self._check(call, action, details)
+        except RemoteError as error:
+            # Only root, or the user an action's "owner" annotation names, may pass details
+            # (polkitbackendinteractiveauthority.c); the answer to the bare question is no weaker.
+            if error.name == _NOT_AUTHORIZED and details:
+                _log.warning("polkit takes no details from this service: %s", error.message)
+                return await self._check(call, action, {})
+            raise
+
+    async def _check(
+        self, call: Call, action: Action, details: dict[str, str]
+    ) -> tuple[bool, bool, dict[str, str]]:
+        """One CheckAuthorization, taken back if it has no answer when the caller leaves the bus,
+        when the time is over, or when the call is cancelled."""
+        cancellation = f"mvirt-zfs-{next(self._numbers)}"
+        left = asyncio.Event()
+        subscription = await self._connection.subscribe(
+            MatchRule(
+                sender=BUS,
+                path=BUS_PATH,
+                interface=BUS,
+                member="NameOwnerChanged",
+                arg0=call.sender,
+            ),
+            lambda message: left.set(),
+        )
+        answer = asyncio.create_task(self._call(call, action, details, cancellation))
+        leaving = asyncio.create_task(left.wait())
+        try:
+            timeout = None if call.interactive else _ANSWER_WITHIN
+            await asyncio.wait(
+                (answer, leaving), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            if answer.done():
+                return answer.result()
+            if left.is_set():
+                raise AccessDenied(f"{call.sender} left the bus before polkit had decided")
+            raise TimeoutError
+        finally:
+            subscription.close()
+            if not answer.done():
+                self._cancel(cancellation)
+            answer.cancel()
+            leaving.cancel()
+            await asyncio.gather(answer, leaving, return_exceptions=True)
+
+    async def _call(
+        self, call: Call, action: Action, details: dict[str, str], cancellation: str
+    ) -> tuple[bool, bool, dict[str, str]]:
+        subject = ["system-bus-name", {"name": Variant("s", call.sender)}]
+        flags = _ALLOW_USER_INTERACTION if call.interactive else 0
+        reply: list[Any] = await self._connection.call(
+            POLKIT,
+            AUTHORITY_PATH,
+            AUTHORITY,
+            "CheckAuthorization",
+            "(sa{sv})sa{ss}us",
+            [subject, str(action), details, flags, cancellation],
+            timeout=None,
+        )
+        authorized, challenge, result = reply[0]
+        return bool(authorized), bool(challenge), dict(result)
+
+    def _cancel(self, cancellation: str) -> None:
+        self._connection.send(
+            Message(
+                destination=POLKIT,
+                path=AUTHORITY_PATH,
+                interface=AUTHORITY,
+                member="CancelCheckAuthorization",
+                signature="s",
+                body=[cancellation],
+                flags=MessageFlag.NO_REPLY_EXPECTED,
+            )
+        )
+
+
+def _only_root(call: Call, action: Action) -> None:
+    if call.uid != 0:
+        raise AccessDenied(
+            f"{action} is for root alone, because polkit is not on this bus; an administrator can"
+            " install polkitd to let others in"
+        )

@@ -1,0 +1,37 @@
+"""Plain values on their way to the bus, in exactly the types the D-Bus libraries take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from .wire import Variant
+
+_BASIC: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys("sog", str),
+    **dict.fromkeys("ynqiuxth", int),
+    "b": bool,
+    "d": float,
+    "v": lambda value: value,
+}
+
+
+@lru_cache
+def converter(signature: str) -> Callable[[Any], Any]:
+    """What turns a value into one for this signature.
+
+    An enumeration becomes its string, a tuple a list, any mapping a dict: the libraries refuse
+    subclasses and look-alikes, or take them for something else.
+    """
+    if signature.startswith("a{"):
+        key, value = converter(signature[2]), converter(signature[3:-1])
+        return lambda mapping: {key(name): value(item) for name, item in mapping.items()}
+    if signature.startswith("a"):
+        element = converter(signature[1:])
+        return lambda sequence: [element(item) for item in sequence]
+    return _BASIC[signature]
+
+
+def variant(signature: str, value: Any) -> Variant:
+    return Variant(signature, converter(signature)(value))
