@@ -19,15 +19,14 @@ class SnapshotInterface(Interface):
         self._catalog = service.catalog
 
     def details(self, call: Call, key: str) -> dict[str, str]:
+        """A rule and a prompt are about what would come to be: of a new template, its name."""
         snapshot = self._snapshot(key)
         volume = self._catalog.volume(snapshot.volume_id)
-        return {
-            "pool": self._catalog.pool.name,
-            "id": snapshot.id,
-            "name": snapshot.name,
-            "size": str(snapshot.size),
-            "source": volume.name,
-        }
+        details = {"pool": self._catalog.pool.name, "size": str(snapshot.size)}
+        if call.member in ("CreateTemplate", "CopyToTemplate"):
+            details |= {"name": call.args[0], "source": f"{volume.name}@{snapshot.name}"}
+            return details | ({"id": call.options["id"]} if "id" in call.options else {})
+        return details | {"id": snapshot.id, "name": snapshot.name, "source": volume.name}
 
     async def refresh(self, key: str) -> None:
         await self._service.usage.snapshot(key)

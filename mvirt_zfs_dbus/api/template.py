@@ -20,14 +20,15 @@ class TemplateInterface(Interface):
         self._catalog = service.catalog
 
     def details(self, call: Call, key: str) -> dict[str, str]:
+        """A rule and a prompt are about what would come to be: of a clone, its own name."""
         template = self._template(key)
-        return {
-            "pool": self._catalog.pool.name,
-            "id": template.id,
-            "name": template.name,
-            "size": str(call.options.get("size", template.size)),
-            "source": template.source,
-        }
+        details = {"pool": self._catalog.pool.name, "size": str(template.size)}
+        if call.member == "Clone":
+            details |= {"name": call.args[0], "source": template.name}
+            return details | {
+                name: str(call.options[name]) for name in ("id", "size") if name in call.options
+            }
+        return details | {"id": template.id, "name": template.name, "source": template.source}
 
     async def refresh(self, key: str) -> None:
         await self._service.usage.dataset(key)

@@ -19,15 +19,14 @@ class VolumeInterface(Interface):
         self._catalog = service.catalog
 
     def details(self, call: Call, key: str) -> dict[str, str]:
+        """A rule and a prompt are about what would come to be: of a new snapshot, its name."""
         volume = self._volume(key)
         size = call.args[0] if call.member == "Resize" else volume.size
-        return {
-            "pool": self._catalog.pool.name,
-            "id": volume.id,
-            "name": volume.name,
-            "size": str(size),
-            "source": volume.source,
-        }
+        details = {"pool": self._catalog.pool.name, "size": str(size)}
+        if call.member == "CreateSnapshot":
+            details |= {"name": call.args[0], "source": volume.name}
+            return details | ({"id": call.options["id"]} if "id" in call.options else {})
+        return details | {"id": volume.id, "name": volume.name, "source": volume.source}
 
     async def refresh(self, key: str) -> None:
         await self._service.usage.dataset(key)

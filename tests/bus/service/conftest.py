@@ -1,0 +1,70 @@
+"""A running service on the directory store, a client of it, and images to import."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from .process import MIB, Client, ServiceProcess, client_on
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    made = tmp_path / "disks"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+async def service(
+    bus_address: str, directory: Path, connected: Client
+) -> AsyncIterator[ServiceProcess]:
+    process = ServiceProcess(bus_address, directory)
+    await process.start(connected.connection)
+    yield process
+    await process.stop()
+
+
+@pytest.fixture
+async def connected(bus_address: str) -> AsyncIterator[Client]:
+    """A client on the bus, whether or not the service is there."""
+    async with client_on(bus_address) as found:
+        yield found
+
+
+@pytest.fixture
+async def client(service: ServiceProcess, connected: Client) -> Client:
+    """A client of the running service."""
+    return connected
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One disk of 2 MiB as raw and qcow2, and images that must be refused; made by qemu-img."""
+    folder = tmp_path_factory.mktemp("images")
+    made = {kind: folder / f"disk.{kind}" for kind in ("raw", "qcow2", "vmdk", "backing")}
+    content = random.Random(1).randbytes(MIB // 2)
+    made["raw"].write_bytes(content + bytes(MIB) + content)
+
+    def qemu_img(*arguments: str | Path) -> None:
+        subprocess.run(["qemu-img", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    qemu_img("convert", "-c", "-O", "qcow2", made["raw"], made["qcow2"])
+    qemu_img("convert", "-O", "vmdk", made["raw"], made["vmdk"])
+    qemu_img("create", "-f", "qcow2", "-F", "raw", "-b", made["raw"], made["backing"])
+    whole = made["qcow2"].read_bytes()
+    made["truncated"] = folder / "truncated.qcow2"
+    made["truncated"].write_bytes(whole[: len(whole) // 2])
+    made["corrupt"] = folder / "corrupt.qcow2"
+    l1_table_offset = (2**40).to_bytes(8, "big")  # qcow2.txt, header bytes 40 to 47
+    made["corrupt"].write_bytes(whole[:40] + l1_table_offset + whole[48:])
+    return made
+
+
+@pytest.fixture
+def image(images: dict[str, Path]) -> Path:
+    return images["raw"]
