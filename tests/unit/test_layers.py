@@ -96,11 +96,6 @@ def test_the_arrows_have_no_circle() -> None:
         reached(part)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=where)
-def test_a_module_is_not_two_things(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 350
-
-
 @pytest.mark.parametrize(
     ("source", "names"),
     [

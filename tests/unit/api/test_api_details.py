@@ -1,0 +1,77 @@
+"""What polkit is told of a call: rules decide by it, and the prompt shows it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mvirt_zfs_dbus.api.manager import ManagerInterface
+from mvirt_zfs_dbus.api.snapshot import SnapshotInterface
+from mvirt_zfs_dbus.api.template import TemplateInterface
+from mvirt_zfs_dbus.api.volume import VolumeInterface
+from mvirt_zfs_dbus.bus.interface import Call
+from mvirt_zfs_dbus.core.service import Service
+from mvirt_zfs_dbus.model import Pool, Snapshot, Template, Volume
+
+VOLUME = Volume("V", "web", 4096, 512, 0, "/dev/zvol/tank/V", source="http://host/web.img")
+TEMPLATE = Template("T", "debian", 2048, 512, 0, "/dev/zvol/tank/T", source="/a.img")
+SNAPSHOT = Snapshot("S", "before", "V", 1024, 0)
+
+# A double of the service: the details of a call need nothing but the catalog's look-ups.
+SERVICE = cast(
+    Service,
+    SimpleNamespace(
+        catalog=SimpleNamespace(
+            pool=Pool("tank", "ONLINE"),
+            volume={"V": VOLUME}.__getitem__,
+            template={"T": TEMPLATE}.__getitem__,
+            snapshot={"S": SNAPSHOT}.__getitem__,
+        )
+    ),
+)
+MANAGER, VOLUMES = ManagerInterface(SERVICE), VolumeInterface(SERVICE)
+TEMPLATES, SNAPSHOTS = TemplateInterface(SERVICE), SnapshotInterface(SERVICE)
+
+
+@pytest.mark.parametrize(
+    ("interface", "key", "member", "args", "options", "details"),
+    [
+        (MANAGER, "", "CreateVolume", ("new", 512), {}, ("new", "", "", "512")),
+        (MANAGER, "", "ImportVolume", ("new", "/a"), {"size": 9}, ("new", "", "/a", "9")),
+        (MANAGER, "", "ImportTemplate", ("new", "http://u:p@h/"), {}, ("new", "", "http://h/", "")),
+        (MANAGER, "", "ImportVolumeFromFd", ("new", 7), {"id": "N"}, ("new", "N", "", "")),
+        (VOLUMES, "V", "Resize", (8192,), {}, ("web", "V", VOLUME.source, "8192")),
+        (VOLUMES, "V", "Rename", ("new",), {}, ("web", "V", VOLUME.source, "4096")),
+        (VOLUMES, "V", "Delete", (), {}, ("web", "V", VOLUME.source, "4096")),
+        (VOLUMES, "V", "CreateSnapshot", ("new",), {"id": "N"}, ("new", "N", "web", "4096")),
+        (SNAPSHOTS, "S", "Delete", (), {}, ("before", "S", "web", "1024")),
+        (SNAPSHOTS, "S", "Rollback", (), {}, ("before", "S", "web", "1024")),
+        (SNAPSHOTS, "S", "CreateTemplate", ("new",), {}, ("new", "", "web@before", "1024")),
+        (
+            SNAPSHOTS,
+            "S",
+            "CopyToTemplate",
+            ("new",),
+            {"id": "N"},
+            ("new", "N", "web@before", "1024"),
+        ),
+        (TEMPLATES, "T", "Clone", ("new",), {}, ("new", "", "debian", "2048")),
+        (TEMPLATES, "T", "Clone", ("new",), {"id": "N", "size": 9}, ("new", "N", "debian", "9")),
+        (TEMPLATES, "T", "Delete", (), {}, ("debian", "T", "/a.img", "2048")),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isalpha() else "",
+)
+def test_polkit_is_told_what_would_come_to_be_or_change(
+    interface: ManagerInterface | VolumeInterface | SnapshotInterface | TemplateInterface,
+    key: str,
+    member: str,
+    args: tuple[object, ...],
+    options: dict[str, Any],
+    details: tuple[str, str, str, str],
+) -> None:
+    call = Call(":1.1", 1000, False, "/", interface.name, member, args, options)
+    told = dict(zip(("name", "id", "source", "size"), details, strict=True))
+    expected = {name: value for name, value in told.items() if value}
+    assert interface.details(call, key) == {"pool": "tank", **expected}
