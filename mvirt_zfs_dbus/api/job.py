@@ -50,15 +50,15 @@ class JobInterface(Interface):
 
     @prop("Operation", "s", emits="const")
     def operation(self, key: str) -> str:
-        return self.job(key).operation
+        return self.job(key).operation.value
 
     @prop("State", "s", emits="true")
     def state(self, key: str) -> str:
-        return self.job(key).state
+        return self.job(key).state.value
 
     @prop("Phase", "s", emits="true")
     def phase(self, key: str) -> str:
-        return self.job(key).phase
+        return self.job(key).phase.value
 
     @prop("Progress", "d", emits="true")
     def progress(self, key: str) -> float:

@@ -139,6 +139,8 @@ class Interface:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if "name" in vars(cls):
+            cls.name = str(cls.name)  # dbus-fast takes no subclass of str, as an enum's member is
         cls.methods = dict(cls.methods)
         cls.properties = dict(cls.properties)
         for attribute, value in vars(cls).items():

@@ -137,7 +137,7 @@ class ObjectTree:
         body = [
             converter(arg.signature)(value) for arg, value in zip(signal.args, args, strict=True)
         ]
-        self._emit(path, interface_name, signal_name, signal.signature, body)
+        self._emit(path, interface.name, signal.name, signal.signature, body)
 
     # What there is
 
