@@ -129,7 +129,7 @@ class Folder:
 
     def files(self) -> Iterator[tuple[str, str, os.stat_result]]:
         """The key, suffix and status of each regular file that is named as ours are."""
-        with os.scandir(self._fd) as entries:
+        with _listing(self._fd) as entries:
             for entry in entries:
                 key, dot, suffix = entry.name.rpartition(".")
                 if dot + suffix not in (RAW, RECORD):
@@ -269,7 +269,7 @@ class Folder:
 
     def clean_temporary(self) -> None:
         """Remove what a crash left half-made."""
-        with os.scandir(self._temporary) as entries:
+        with _listing(self._temporary) as entries:
             names = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
         for name in names:
             self._remove(name, self._temporary)
@@ -283,3 +283,15 @@ class Folder:
         self._step(f"unlink {name}")
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=directory)
+
+
+@contextmanager
+def _listing(directory: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The entries of an open directory. It is opened once more for them: an open directory of btrfs
+    lists only what was there when it was opened or last rewound."""
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory)
+    try:
+        with os.scandir(fd) as entries:
+            yield entries
+    finally:
+        os.close(fd)
