@@ -88,7 +88,7 @@ class ObjectTree:
         """Say from now on what changes. What is there already is found by asking."""
         for node in self._nodes.values():
             node.announced = True
-        self._pending.clear()
+        self.flush()  # what changed meanwhile is read; with nobody to send to, nothing is said
         self._send = send
 
     # Changes
