@@ -82,6 +82,8 @@ class Demo:
         for kind in ("volume", "snapshot", "template"):
             left = json.loads(await self.stage.read(f"mvirt-zfsctl --json {kind} list"))
             check(not left, f"no {kind} is left")
+        left = sorted(path.name for path in self.stage.disks.glob("*.raw"))
+        check(not left, f"no disk is left in {self.stage.disks}")
 
     async def verify(self, name: str, *, changed: bool = False) -> None:
         """Compare a volume with the image; behind the image's end it has to be zeros."""

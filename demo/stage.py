@@ -88,6 +88,8 @@ class Stage:
             async with _running([program, *arguments], stderr=log, env=environment) as service:
                 await self._wait_until_ready(ready, service)
                 yield
+            if service.returncode:
+                raise DemoFailed(f"the service ended with exit status {service.returncode}")
 
     async def _wait_until_ready(
         self, ready: socket.socket, service: asyncio.subprocess.Process

@@ -7,6 +7,7 @@ import sys
 from typing import Protocol, Self
 
 from ..client import Progress
+from ..model import JobState
 from .units import format_duration, format_size
 
 
@@ -58,6 +59,8 @@ class Lines:
         return
 
     def show(self, progress: Progress) -> None:
+        if progress.state is JobState.RUNNING and not progress.phase:
+            return  # it begins just now
         step = progress.phase or progress.state, int((progress.fraction or 0) * 10)
         if step != self._last:
             self._last = step

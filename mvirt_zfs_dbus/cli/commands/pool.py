@@ -15,7 +15,7 @@ def add(parsers: Subparsers) -> None:
 
 
 async def show(context: Context, _: Namespace) -> None:
-    pools = (await context.client.inventory()).pools
+    pools = [await pool.refresh() for pool in (await context.client.inventory()).pools]
     context.output.objects(pools, "\n\n".join(_description(pool) for pool in pools))
 
 

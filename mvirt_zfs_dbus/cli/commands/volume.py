@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ...client import Inventory, Volume
-from ...errors import NotFound
 from .. import render
 from ..context import (
     Context,
@@ -84,11 +83,8 @@ async def list_all(context: Context, _: Namespace) -> None:
 
 
 async def show(context: Context, arguments: Namespace) -> None:
-    wanted = await context.client.manager.volume(arguments.volume)
-    inventory = await context.client.inventory()
-    volume = next((each for each in inventory.volumes if each.path == wanted.path), None)
-    if volume is None:
-        raise NotFound(f"volume {arguments.volume} went away just now")
+    volume = await context.client.manager.volume(arguments.volume)
+    inventory = await context.client.inventory()  # for the names of what its properties name
     context.output.object(volume, _description(volume, inventory))
 
 

@@ -119,8 +119,8 @@ async def test_a_volume_is_made_listed_shown_grown_renamed_and_deleted(ctl: Ctl)
     assert listed[1].split()[:3] == ["web", "1", "MiB"]
     assert volume["Id"] in listed[1]
     shown = await ctl("volume", "show", volume["Id"])
-    assert "Labels:     vm=a" in shown
-    assert "Size:       1 MiB (1048576 bytes)" in shown
+    assert "Labels:      vm=a" in shown
+    assert "Size:        1 MiB (1048576 bytes)" in shown
     assert "2 MiB" in await ctl("volume", "resize", "web", "2M")
     assert await ctl("volume", "rename", "web", "db") == "volume web is named db now\n"
     assert await ctl("volume", "delete", "db", "--yes") == "deleted volume db\n"
@@ -148,7 +148,7 @@ async def test_an_image_becomes_a_template_clones_and_a_rollback_undoes_a_change
     await ctl("template", "clone", "gold", "vm", "--size", "4M", "--label", "a=b")
     assert await ctl.content("vm") == content + bytes(2 * MIB)
     assert "gold" in await ctl("volume", "list")
-    assert "Origin:     gold" in await ctl("volume", "show", "vm")
+    assert "Origin:      gold" in await ctl("volume", "show", "vm")
     assert (await ctl("template", "list")).splitlines()[2].split()[-2] == "1"
 
     await ctl("snapshot", "create", "vm", "before")
