@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Protocol
 
 from ..errors import Error
@@ -31,8 +32,9 @@ class Image(Protocol):
 class Daemon:
     """What the converter asks of the daemon while it writes."""
 
-    def __init__(self, control: protocol.Connection) -> None:
+    def __init__(self, control: protocol.Connection, files: ExitStack) -> None:
         self._control = control
+        self._files = files
 
     def report(self, progress: Progress) -> None:
         self._control.send(
@@ -47,6 +49,7 @@ class Daemon:
     def open_spool(self) -> int:
         self._control.send(protocol.NeedSpool())
         _, (fd,) = self._control.expect(protocol.Spool)
+        self._files.callback(os.close, fd)
         return fd
 
 
@@ -55,23 +58,29 @@ def serve(control: protocol.Connection, pool: Pool) -> None:
 
     Errors are told to the daemon; EOFError and OSError are left to the caller: the daemon is gone.
     """
-    try:
-        _serve(control, pool)
-    except Error as error:
-        control.send(protocol.Failure(error.name, error.message))
-    except MemoryError:
-        control.send(protocol.Failure(Error.name, "the image needs too much memory to be read"))
+    with ExitStack() as files:
+        try:
+            _serve(control, pool, files)
+        except Error as error:
+            control.send(protocol.Failure(error.name, error.message))
+        except MemoryError:
+            message = "the image needs too much memory to be read"
+            control.send(protocol.Failure(Error.name, message))
+        finally:
+            files.callback(pool.abandon)  # before the files are closed
 
 
-def _serve(control: protocol.Connection, pool: Pool) -> None:
+def _serve(control: protocol.Connection, pool: Pool, files: ExitStack) -> None:
     request, (source_fd,) = control.expect(protocol.Open)
+    files.callback(os.close, source_fd)
     source = open_source(source_fd, request.length)
     image = understand(
-        source, request.image_format, request.checksum_algorithm, pool, Daemon(control)
+        source, request.image_format, request.checksum_algorithm, pool, Daemon(control, files)
     )
     info = image.info
     control.send(protocol.Image(info.format, info.virtual_size, info.allocated))
     order, (target_fd,) = control.expect(protocol.Write)
+    files.callback(os.close, target_fd)
     if order.size < (info.virtual_size or 0):
         raise Error(f"a target of {order.size} bytes is too small for {info.virtual_size} bytes")
     target = Target(target_fd, order.size, is_zero=order.is_zero)

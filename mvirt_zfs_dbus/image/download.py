@@ -6,6 +6,7 @@ It has the network and nothing else to lose; what it downloads it does not look 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 from collections.abc import Callable
@@ -37,11 +38,13 @@ def serve(control: protocol.Connection, ready: Callable[[], None] = lambda: None
     finds the reason already there.
     """
     request, (pipe,) = control.expect(protocol.Fetch)
-    with ThreadPoolExecutor(1) as resolver:
+    loop = asyncio.new_event_loop()  # asyncio.run() would end with starting a thread
+    with ThreadPoolExecutor(1) as resolver, contextlib.closing(loop):
         resolver.submit(int).result()
+        loop.set_default_executor(resolver)
         ready()
         try:
-            asyncio.run(_serve(control, request, pipe, resolver))
+            loop.run_until_complete(_serve(control, request, pipe))
         except BrokenPipeError:
             control.send(protocol.Unwanted())
         except Error as error:
@@ -54,10 +57,8 @@ async def _serve(
     control: protocol.Connection,
     request: protocol.Fetch,
     pipe: int,
-    resolver: ThreadPoolExecutor,
 ) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(resolver)
     work = asyncio.create_task(
         download(
             request.url,
@@ -87,7 +88,11 @@ async def download(
     """
     # aiohttp takes its time-outs as they are: none for the whole, one for each wait.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=stall_timeout, sock_read=stall_timeout)
-    shown = _shown(URL(url))
+    try:
+        first = URL(url)
+    except ValueError as error:
+        raise DownloadFailed(f"the source is no URL: {error}") from error
+    shown = _shown(first)
     try:
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -99,7 +104,7 @@ async def download(
             auto_decompress=False,
             trust_env=True,
         ) as session:
-            response = await _final_response(session, URL(url))
+            response = await _final_response(session, first)
             async with response:
                 length = _checked_length(response)
                 started(length)

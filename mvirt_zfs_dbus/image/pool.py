@@ -21,6 +21,7 @@ class Pool:
         self._executor = ThreadPoolExecutor(threads)
         self._limit = 2 * threads
         self._running: set[Future[Any]] = set()
+        self._started: list[Future[Any]] = []
         all_running = threading.Barrier(threads + 1)
         for _ in range(threads):
             self._executor.submit(all_running.wait)
@@ -34,7 +35,18 @@ class Pool:
 
     def start(self, work: Callable[..., object], *arguments: object) -> Future[Any]:
         """Do it beside the rest, for as long as it takes."""
-        return self._executor.submit(work, *arguments)
+        future = self._executor.submit(work, *arguments)
+        self._started = [other for other in self._started if not other.done()] + [future]
+        return future
+
+    def abandon(self) -> None:
+        """Wait until nothing runs any more; what has not begun does not begin."""
+        futures = [*self._running, *self._started]
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        self._running.clear()
+        self._started.clear()
 
     def finish(self) -> None:
         """Wait until all is done. Raises what any of it raised."""

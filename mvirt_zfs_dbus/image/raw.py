@@ -15,8 +15,9 @@ from .writer import Target
 Grow = Callable[[int, int], int]
 """(size wanted, size needed) → the size the target has now, at least the one needed."""
 
-_GROWTH: Final = 1 << 30
-"""A target of unknown size doubles, up to steps of so many bytes."""
+_LEAST_GROWTH: Final = 64 << 20
+_MOST_GROWTH: Final = 1 << 30
+"""A target of unknown size doubles, in steps within these bytes: each costs the pool a moment."""
 
 
 def allocated(source: Seekable) -> int:
@@ -58,7 +59,8 @@ def convert_stream(
     for chunk in digest.of(source.chunks()):
         start, end = end, end + len(chunk)
         if end > target.size:
-            target.size = grow(max(end, target.size + min(target.size, _GROWTH)), end)
+            step = min(max(target.size, _LEAST_GROWTH), _MOST_GROWTH)
+            target.size = grow(max(end, target.size + step), end)
         pool.run(target.write, chunk, start)
         meter.add(len(chunk))
     pool.finish()

@@ -1,4 +1,4 @@
-"""qcow2 images written byte by byte, the hostile ones too. Layout: QEMU's docs/interop/qcow2.txt."""
+"""qcow2 images written byte by byte, the hostile ones too (QEMU's docs/interop/qcow2.txt)."""
 
 from __future__ import annotations
 
@@ -97,6 +97,10 @@ class Qcow2:
         return self
 
     def build(self) -> bytes:
+        return self.header() + bytes(self.cluster_size) + self._tables() + self.payload
+
+    def header(self) -> bytes:
+        """The first cluster."""
         header = struct.pack(
             ">4sIQIIQIIQQIIQ",
             self.magic,
@@ -123,7 +127,7 @@ class Qcow2:
         head = (header + self.extensions).ljust(self.cluster_size, b"\0")
         if self.backing:
             head = head[: -len(self.backing)] + self.backing
-        return head + bytes(self.cluster_size) + self._tables() + self.payload
+        return head
 
     def _tables(self) -> bytes:
         used = self._l2_used()

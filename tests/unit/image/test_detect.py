@@ -57,7 +57,7 @@ def test_a_packed_image_is_refused_by_name(tmp_path, tool):
 
 def test_an_encrypted_disk_is_refused_unless_it_is_asked_for_as_raw(tmp_path):
     (tmp_path / "image").write_bytes(b"LUKS\xba\xbe" + bytes(1000))
-    with pytest.raises(UnsupportedImage, match="LUKS.*format=raw takes any bytes"):
+    with pytest.raises(UnsupportedImage, match=r"LUKS.*format=raw takes any bytes"):
         decide(tmp_path / "image")
     assert decide(tmp_path / "image", "raw") == "raw"
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.errors import Error
 from mvirt_zfs_dbus.image import protocol
+
+from .inprocess import open_fds
 
 text = st.text(max_size=50)
 number = st.integers(0, 2**63 - 1)
@@ -87,7 +90,7 @@ def test_a_frame_that_is_too_long_is_an_error(pair):
 
 def test_file_descriptors_travel_with_the_message(pair):
     ours, theirs = pair
-    with open("/etc/hostname", "rb") as file:
+    with Path("/etc/hostname").open("rb") as file:
         protocol.send(theirs, protocol.Spool(), [file.fileno()])
         _, (fd,) = protocol.receive(ours)
         assert os.path.sameopenfile(fd, file.fileno())
@@ -98,11 +101,11 @@ def test_file_descriptors_travel_with_the_message(pair):
 @pytest.mark.parametrize("count", [0, 2, 4, 10])
 def test_another_number_of_file_descriptors_is_an_error_and_leaves_none_open(pair, count):
     ours, theirs = pair
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_fds()
     socket.send_fds(theirs, [protocol.encode(protocol.Spool())], [0] * count)
     with pytest.raises(Error, match="file descriptors in place of 1"):
         protocol.receive(ours)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_fds() == before
 
 
 def test_a_closed_end_is_the_end(pair):
@@ -122,11 +125,11 @@ def test_an_end_that_closed_without_reading_is_the_end(pair):
 
 def test_an_unexpected_message_is_an_error_and_leaves_no_descriptor_open(pair):
     ours, theirs = pair
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_fds()
     protocol.send(theirs, protocol.Spool(), [0])
     with pytest.raises(Error, match="Write was expected, Spool came"):
         protocol.Connection(ours).expect(protocol.Write)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_fds() == before
 
 
 async def test_the_daemons_end_waits_without_blocking(pair):
@@ -158,7 +161,7 @@ async def test_the_daemons_end_waits_for_room(pair):
 
 
 async def test_a_cancelled_wait_leaves_nothing_on_the_loop(pair):
-    ours, theirs = pair
+    ours, _ = pair
     connection = protocol.AsyncConnection(ours)
     waiting = asyncio.create_task(connection.receive())
     await asyncio.sleep(0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -32,7 +34,7 @@ def test_runs_cover_a_buffer_and_tell_its_zeros(data, tail):
     assert b"".join(data[start:end] for start, end, _ in found) == data
     for start, end, zero in found:
         assert zero == (not any(data[start:end])) or not zero
-    assert all(a[2] != b[2] for a, b in zip(found, found[1:], strict=False))
+    assert all(a[2] != b[2] for a, b in pairwise(found))
 
 
 @given(blocks, st.binary(max_size=20), st.integers(0, 2 * BLOCK), st.booleans())
@@ -93,7 +95,7 @@ def test_files_that_cannot_be_copied_in_the_kernel_say_so(file):
 
 
 def test_a_full_disk_is_no_space():
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         target = Target(full.fileno(), 10, is_zero=True)
         with pytest.raises(NoSpace, match="no space left"):
             target.write(b"x", 0)
