@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections import deque
@@ -147,7 +148,7 @@ class PacedSocket:
 
     def recvmsg(self, *args: Any) -> Any:
         if self._messages >= MESSAGES_PER_TURN:
-            raise BlockingIOError
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return self._sock.recvmsg(*args)
 
     def _next_turn(self) -> None:

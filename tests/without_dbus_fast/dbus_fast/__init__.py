@@ -1,0 +1,3 @@
+"""With this folder on PYTHONPATH, dbus-fast is not installed."""
+
+raise ImportError("dbus-fast is hidden by tests/without_dbus_fast")
