@@ -44,8 +44,12 @@ class Bus(MessageBus):
     """The library's connection, reading through a PacedSocket once it is authenticated."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(bus_address=address, negotiate_unix_fd=True)
         self.raw_socket: Any = None
+        try:
+            super().__init__(bus_address=address, negotiate_unix_fd=True)
+        except BaseException:
+            self.close_socket()
+            raise
 
     @property
     def paced_socket(self) -> PacedSocket:
@@ -58,7 +62,8 @@ class Bus(MessageBus):
 
     def close_socket(self) -> None:
         """What the library does by itself in some of its versions only."""
-        for opened in (self._stream, self._sock):
+        for name in ("_stream", "_sock"):
+            opened = getattr(self, name, None)
             if opened is not None:
                 opened.close()
 

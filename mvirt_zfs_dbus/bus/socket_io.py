@@ -24,6 +24,10 @@ _BUFFERS_PER_SEND: Final = 256
 """Buffers in one sendmsg(2); the kernel takes at most IOV_MAX, which is 1024."""
 
 
+_FDS_SPACE: Final = socket.CMSG_SPACE(253 * array.array("i").itemsize)
+"""Room for SCM_MAX_FD fds, the most the kernel passes with one message (unix(7))."""
+
+
 def close_fds(fds: Iterable[int]) -> None:
     for fd in fds:
         with contextlib.suppress(OSError):
@@ -146,10 +150,12 @@ class PacedSocket:
             self._loop.call_soon(self._next_turn)
         self._messages += 1
 
-    def recvmsg(self, *args: Any) -> Any:
+    def recvmsg(self, size: int, _: int = 0, flags: int = 0) -> Any:
+        """socket.recvmsg() with room for as many fds as can come (dbus-fast 1.84 has for one), all
+        of them closed in child processes."""
         if self._messages >= MESSAGES_PER_TURN:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return self._sock.recvmsg(*args)
+        return self._sock.recvmsg(size, _FDS_SPACE, flags | socket.MSG_CMSG_CLOEXEC)
 
     def _next_turn(self) -> None:
         self._messages = 0

@@ -137,7 +137,7 @@ class Connection:
         """Send a message that nobody waits for; one that cannot be built raises."""
         if not message.serial:
             message.serial = self._bus.next_serial()
-        self._writer.write(message._marshall(True), message.unix_fds)
+        self._writer.write(message._marshall(True), message.unix_fds or ())
 
     @property
     def backlog(self) -> int:

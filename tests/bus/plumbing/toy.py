@@ -82,6 +82,7 @@ class House(Interface):
     async def look(self, call: Call, key: str, *fds: int) -> None:
         for fd in fds:
             os.fstat(fd)
+            assert not os.get_inheritable(fd)
 
 
 class Lamp(Interface):
