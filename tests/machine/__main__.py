@@ -12,11 +12,15 @@ from tests.machine import image
 from tests.machine.machine import CHECKOUT, Machine, MachineError
 
 INSTALL = "tests/machine/guest/install"
+START = "systemctl restart mvirt-zfs-dbus.service || systemctl status mvirt-zfs-dbus.service"
 RESULTS = "/root/results"
 
 
 def main() -> int:
     arguments = _parser().parse_args()
+    for rest in ("command", "pytest"):  # argparse leaves the `--` that ends our own options
+        if getattr(arguments, rest, [])[:1] == ["--"]:
+            getattr(arguments, rest).pop(0)
     machine = Machine(arguments.name)
     try:
         status: int = arguments.verb(machine, arguments)
@@ -37,15 +41,15 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=function)
         if function in (_exec, _run):
             sub.add_argument("--timeout", type=float, default=900, help="seconds; %(default)s")
-            sub.add_argument("command", nargs="+", metavar="COMMAND")
+            sub.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
         if function is _test:
             sub.add_argument("--timeout", type=float, default=900, help="seconds; %(default)s")
-            sub.add_argument("pytest", nargs="*", metavar="PYTEST-ARGUMENT")
+            sub.add_argument("pytest", nargs=argparse.REMAINDER, metavar="PYTEST-ARGUMENT")
 
     verb(_build, "build kernel and disk, or find them in the cache")
     verb(_start, "boot a new machine with an empty pool `tank` and push the checkout")
     verb(_push, "make the guest's /root/mvirt what the checkout is now")
-    verb(_install, "push, install the product in the guest and start its service")
+    verb(_install, "push, install the product in the guest and start its service anew")
     verb(_exec, "run a command in the guest as root, in its checkout")
     verb(_cut, "cut the power and boot again from the same disks")
     verb(_stop, "shut the machine down")
@@ -79,7 +83,7 @@ def _push(machine: Machine, arguments: argparse.Namespace) -> int:
 
 def _install(machine: Machine, arguments: argparse.Namespace) -> int:
     machine.push()
-    return machine.exec([INSTALL])
+    return machine.exec([f"{INSTALL} && {START}"])
 
 
 def _exec(machine: Machine, arguments: argparse.Namespace) -> int:
@@ -88,7 +92,7 @@ def _exec(machine: Machine, arguments: argparse.Namespace) -> int:
 
 def _cut(machine: Machine, arguments: argparse.Namespace) -> int:
     machine.cut_power()
-    seconds = machine.boot(image.ensure())
+    seconds = machine.boot()
     print(f"machine {machine.directory.name} is up again after {seconds:.0f} s", file=sys.stderr)
     return 0
 

@@ -184,7 +184,13 @@ def _build_disk(base: Path, tools: list[str], target: Path) -> None:
     (target / "known_hosts").write_text(f"machine {keys['host_key']}")
     modules = target / "modules"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(modules)]
-    pip += ["--python-version", GUEST_PYTHON, "--only-binary=:all:", *tools]
+    pip += [
+        "--root-user-action=ignore",
+        "--python-version",
+        GUEST_PYTHON,
+        "--only-binary=:all:",
+        *tools,
+    ]
     _run(pip, "installing the test tools for the guest failed")
     overlay = target / "overlay.tar"
     with tarfile.open(overlay, "w") as tar:

@@ -46,29 +46,29 @@ class Machine:
             raise MachineError(f"{self.directory.name} runs already (pid {self._pid.read_text()})")
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
-        shutil.copy(image.ssh_key, self.directory / "ssh_key")
-        shutil.copy(image.known_hosts, self.directory / "known_hosts")
+        for file in (image.kernel, image.initrd, image.ssh_key, image.known_hosts):
+            shutil.copy(file, self.directory / file.name)
         command = ["cp", "--sparse=always", "--reflink=auto"]
         subprocess.run([*command, image.disk, self.directory / "root.img"], check=True)
         for name, size in EXTRA_DISKS.items():
-            with (self.directory / f"{name}.img").open("wb") as file:
-                file.truncate(size)
-        return self.boot(image)
+            with (self.directory / f"{name}.img").open("wb") as disk:
+                disk.truncate(size)
+        return self.boot()
 
-    def boot(self, image: Image) -> float:
+    def boot(self) -> float:
         """Boots from the disks as they are; the seconds that took."""
         began = time.monotonic()
         names = ["root", *EXTRA_DISKS]
         disks = [qemu.Disk(name, self.directory / f"{name}.img") for name in names]
         port = _free_port()
         (self.directory / "ssh_port").write_text(str(port))
-        accelerator = qemu.accelerator(image)
+        kernel = qemu.Kernel(self.directory / "vmlinuz", self.directory / "initrd.img")
         reading, writing = os.pipe()
         try:
             command = qemu.command(
-                image,
+                kernel,
                 disks,
-                accelerator=accelerator,
+                accelerator=qemu.accelerator(kernel),
                 console=self.directory / "console.log",
                 journal=self.directory / "journal.log",
                 status=writing,
@@ -175,7 +175,7 @@ class Machine:
             # What an earlier push brought and this one did not goes; caches stay.
             f"cd {GUEST_CHECKOUT} && touch .pushed.old && "
             "LC_ALL=C comm -z -23 .pushed.old .pushed | xargs -0r rm -f -- && "
-            "mv .pushed .pushed.old"
+            "mv .pushed .pushed.old && sync ."  # for the power may be cut
         )
         with self._pipe(receive, stdin=subprocess.PIPE) as ssh:
             assert ssh.stdin is not None
@@ -230,7 +230,7 @@ class Machine:
 
     def _check_answers(self) -> None:
         """ssh's own 255 may be the command's, too: then the machine still answers."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired, MachineError):
             ssh = self._ssh("true")
             if subprocess.run(ssh, cwd=self.directory, timeout=60, check=False).returncode == 0:
                 return

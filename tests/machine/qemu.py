@@ -8,12 +8,22 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.machine.image import Image, cache_directory
+from tests.machine.image import cache_directory
 
 PROBE_SECONDS = 20  # a kernel under working KVM is through in 2
 _APPEND = "console=ttyS0 panic=-1 net.ifnames=0"
 _TCG = ["-accel", "tcg,thread=multi", "-cpu", "max"]
 _KVM = ["-accel", "kvm", "-cpu", "host"]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    image: Path
+    initrd: Path
+
+    @property
+    def options(self) -> list[str]:
+        return ["-kernel", str(self.image), "-initrd", str(self.initrd)]
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Disk:
 
 
 def command(
-    image: Image,
+    kernel: Kernel,
     disks: list[Disk],
     *,
     accelerator: list[str],
@@ -45,7 +55,7 @@ def command(
     return [
         *("qemu-system-x86_64", "-machine", "q35", *accelerator, "-smp", "2", "-m", str(memory)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+        *kernel.options,
         *("-append", f"{_APPEND} root=/dev/vda rw quiet systemd.show_status=no"),
         *("-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console"),
         *("-device", "virtio-serial-pci"),
@@ -70,7 +80,7 @@ def _drive(disk: Disk) -> list[str]:
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive={disk.serial},serial={disk.serial}"]
 
 
-def accelerator(image: Image) -> list[str]:
+def accelerator(kernel: Kernel) -> list[str]:
     """qemu's options for KVM where it boots this very kernel, else for emulation.
 
     MVIRT_MACHINE_ACCEL=tcg or =kvm decides without asking. The answer is kept until the host boots
@@ -82,21 +92,21 @@ def accelerator(image: Image) -> list[str]:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return _TCG
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-    key = hashlib.sha256(f"{boot}{image.kernel}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(boot.encode() + kernel.image.read_bytes()).hexdigest()[:16]
     answer = cache_directory() / "kvm-probe"
     if not answer.is_file() or answer.read_text().split()[0] != key:
-        answer.write_text(f"{key} {'works' if _kvm_boots(image) else 'fails'}\n")
+        answer.write_text(f"{key} {'works' if _kvm_boots(kernel) else 'fails'}\n")
     return _KVM if answer.read_text().split()[1] == "works" else _TCG
 
 
-def _kvm_boots(image: Image) -> bool:
+def _kvm_boots(kernel: Kernel) -> bool:
     """Boots the kernel under KVM with /bin/true as its init: it ran if the kernel mourns it."""
     try:
         done = subprocess.run(
             [
                 *("qemu-system-x86_64", "-machine", "q35", *_KVM, "-smp", "2", "-m", "512"),
                 *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-                *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+                *kernel.options,
                 *("-append", f"{_APPEND} rdinit=/bin/true", "-serial", "stdio"),
             ],
             stdin=subprocess.DEVNULL,

@@ -53,7 +53,7 @@ def test_libzfs_core_creates_a_zvol_whose_device_appears(dataset: str) -> None:
 
 def test_a_channel_program_sets_a_user_property(dataset: str) -> None:
     libzfs_core.lzc_create(dataset.encode(), "zvol", {b"volsize": 1 << 20})
-    program = b'args = ...\nreturn zfs.sync.set_prop(args["name"], "org.mvirt:kind", "volume")'
-    answer = libzfs_core.lzc_channel_program(POOL.encode(), program, {b"name": dataset.encode()})
-    assert answer == {b"return": 0} or answer == 0
-    assert output("zfs", "get", "-H", "-o", "value", "org.mvirt:kind", dataset) == "volume"
+    program = b'name = (...)["argv"]["name"]; return zfs.sync.set_prop(name, "org.mvirt:kind", "v")'
+    parameters = {b"name": dataset.encode()}
+    assert libzfs_core.lzc_channel_program(POOL.encode(), program, params=parameters) == 0
+    assert output("zfs", "get", "-H", "-o", "value", "org.mvirt:kind", dataset) == "v"
