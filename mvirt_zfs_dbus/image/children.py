@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final
 
 from ..errors import Error
-from . import protocol
+from . import channel, protocol
 
 START_TIMEOUT: Final = 30.0
 """Seconds for the fork server to load its modules; it takes about one."""
@@ -23,7 +23,7 @@ _GRACE: Final = 1.0
 class Child:
     """One worker process. Leaving it as a context kills it, and waits until it is dead."""
 
-    def __init__(self, role: str, control: protocol.AsyncConnection) -> None:
+    def __init__(self, role: str, control: channel.AsyncConnection) -> None:
         self.control = control
         self._role = role
         self._pidfd = -1
@@ -85,7 +85,7 @@ class Child:
 class ForkServer:
     """A running fork server; :meth:`start` makes one."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: protocol.AsyncConnection) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], control: channel.AsyncConnection) -> None:
         self._process = process
         self._control = control
         self._sending = asyncio.Lock()
@@ -93,8 +93,8 @@ class ForkServer:
     @classmethod
     async def start(cls) -> ForkServer:
         """Error: it did not start in time."""
-        ours, theirs = protocol.pair()
-        control = protocol.AsyncConnection(ours)
+        ours, theirs = channel.pair()
+        control = channel.AsyncConnection(ours)
         try:
             with theirs:
                 process = await asyncio.to_thread(_spawn, theirs.fileno())
@@ -123,10 +123,10 @@ class ForkServer:
 
     async def fork(self, role: str) -> Child:
         """A new worker. Error: the fork server is gone."""
-        control, worker = protocol.pair()
-        status, reporter = protocol.pair()
-        child = Child(role, protocol.AsyncConnection(control))
-        fate = protocol.AsyncConnection(status)
+        control, worker = channel.pair()
+        status, reporter = channel.pair()
+        child = Child(role, channel.AsyncConnection(control))
+        fate = channel.AsyncConnection(status)
         try:
             with worker, reporter:
                 async with self._sending:
@@ -145,7 +145,7 @@ class ForkServer:
         return child
 
 
-async def _exit_status(fate: protocol.AsyncConnection) -> int | None:
+async def _exit_status(fate: channel.AsyncConnection) -> int | None:
     """A wait status; None if the fork server died, which kills its workers."""
     try:
         message, _ = await fate.receive()

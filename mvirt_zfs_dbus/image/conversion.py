@@ -120,6 +120,8 @@ class Conversion:
                 if isinstance(message, expected):
                     return message
                 await self._handle(message, resize)
+                # A converter that floods us with messages must not take the loop for itself.
+                await asyncio.sleep(0)
         except _WorkerFailed as failed:
             # A download that broke off looks like a broken image to the converter.
             raise await self._download_error() or failed.error from None

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ..errors import Error
 from ..model import Phase
-from . import detect, protocol, qcow2, qcow2_header, raw
+from . import channel, detect, protocol, qcow2, qcow2_header, raw
 from .base import ImageInfo, Outcome, Progress
 from .digest import Digest, FileDigest
 from .meter import Meter
@@ -32,7 +32,7 @@ class Image(Protocol):
 class Daemon:
     """What the converter asks of the daemon while it writes."""
 
-    def __init__(self, control: protocol.Connection, files: ExitStack) -> None:
+    def __init__(self, control: channel.Connection, files: ExitStack) -> None:
         self._control = control
         self._files = files
 
@@ -53,7 +53,7 @@ class Daemon:
         return fd
 
 
-def serve(control: protocol.Connection, pool: Pool) -> None:
+def serve(control: channel.Connection, pool: Pool) -> None:
     """Answer one daemon's requests, from Open to Done.
 
     Errors are told to the daemon; EOFError and OSError are left to the caller: the daemon is gone.
@@ -70,7 +70,7 @@ def serve(control: protocol.Connection, pool: Pool) -> None:
             files.callback(pool.abandon)  # before the files are closed
 
 
-def _serve(control: protocol.Connection, pool: Pool, files: ExitStack) -> None:
+def _serve(control: channel.Connection, pool: Pool, files: ExitStack) -> None:
     request, (source_fd,) = control.expect(protocol.Open)
     files.callback(os.close, source_fd)
     source = open_source(source_fd, request.length)

@@ -19,182 +19,221 @@ from yarl import URL
 
 from .. import __version__
 from ..errors import DownloadFailed, Error, Truncated
-from . import protocol
+from . import channel, pipe, protocol, resume, urls
 
 _READ_BUFFER: Final = 1 << 20
 """With aiohttp's own 64 KiB a download takes five times as long."""
 _MAX_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_RETRIES: Final = 5
+"""In a row, without a byte between them."""
+RETRY_DELAY: Final = 1.0
+"""Seconds before the first one; each further one waits twice as long."""
+_PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
+"""Answers that may be another one a moment later."""
 _HEADERS: Final = {
     "Accept-Encoding": "identity",
     "User-Agent": f"mvirt-zfs-dbus/{__version__}",
 }
 
 
-def serve(control: protocol.Connection, ready: Callable[[], None] = lambda: None) -> None:
+def serve(control: channel.Connection, ready: Callable[[], None] = lambda: None) -> None:
     """Download one URL into one pipe. ``ready`` is called when every thread exists.
 
     Errors are told to the daemon before the pipe is closed, so whoever sees the pipe's end early
     finds the reason already there.
     """
-    request, (pipe,) = control.expect(protocol.Fetch)
+    request, (pipe_fd,) = control.expect(protocol.Fetch)
     loop = asyncio.new_event_loop()  # asyncio.run() would end with starting a thread
     with ThreadPoolExecutor(1) as resolver, contextlib.closing(loop):
         resolver.submit(int).result()
         loop.set_default_executor(resolver)
         ready()
         try:
-            loop.run_until_complete(_serve(control, request, pipe))
+            loop.run_until_complete(_serve(control, request, pipe_fd))
         except BrokenPipeError:
             control.send(protocol.Unwanted())
         except Error as error:
             control.send(protocol.Failure(error.name, error.message))
         finally:
-            os.close(pipe)
+            os.close(pipe_fd)
 
 
 async def _serve(
-    control: protocol.Connection,
+    control: channel.Connection,
     request: protocol.Fetch,
-    pipe: int,
+    pipe_fd: int,
 ) -> None:
     loop = asyncio.get_running_loop()
     work = asyncio.create_task(
         download(
             request.url,
-            pipe,
+            pipe_fd,
             lambda length: control.send(protocol.Response(length)),
             stall_timeout=request.stall_timeout / 1000,
         )
     )
     # The writing end of a pipe becomes readable (POLLERR) when its reader goes: poll(2).
-    loop.add_reader(pipe, work.cancel)
+    loop.add_reader(pipe_fd, work.cancel)
     try:
         control.send(protocol.Fetched(await work))
     except asyncio.CancelledError as error:
         raise BrokenPipeError from error
     finally:
-        loop.remove_reader(pipe)
+        loop.remove_reader(pipe_fd)
 
 
 async def download(
-    url: str, pipe: int, started: Callable[[int | None], None], *, stall_timeout: float
+    url: str,
+    pipe_fd: int,
+    started: Callable[[int | None], None],
+    *,
+    stall_timeout: float,
+    retry_delay: float = RETRY_DELAY,
 ) -> int:
     """Write the body of ``url`` into a non-blocking pipe, and return its bytes.
 
-    ``started`` is told the body's length when the answer begins. DownloadFailed: the server could
-    not be reached, said no, or stopped sending. Truncated: the body ended early. BrokenPipeError:
-    the pipe's reader is gone.
+    ``started`` is told the body's length when the answer begins. A connection that breaks
+    afterwards is made again, and the body resumed, where the server can. DownloadFailed: the
+    server could not be reached, said no, or stopped sending. Truncated: the body ended early.
+    BrokenPipeError: the pipe's reader is gone.
     """
-    # aiohttp takes its time-outs as they are: none for the whole, one for each wait.
+    # None for the whole, one for each wait.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=stall_timeout, sock_read=stall_timeout)
-    try:
-        first = URL(url)
-    except ValueError as error:
-        raise DownloadFailed(f"the source is no URL: {error}") from error
-    shown = _shown(first)
-    try:
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=ThreadedResolver(), ssl=ssl.create_default_context()
-            ),
-            headers=_HEADERS,
-            timeout=timeout,
-            read_bufsize=_READ_BUFFER,
-            auto_decompress=False,
-            trust_env=True,
-        ) as session:
-            response = await _final_response(session, first)
-            async with response:
-                length = _checked_length(response)
-                started(length)
-                return await _pump(response, pipe, length)
-    except TimeoutError as error:
-        raise DownloadFailed(f"{shown} sent nothing for {stall_timeout:g} seconds") from error
-    except (aiohttp.ClientError, ssl.SSLError) as error:
-        raise DownloadFailed(f"{shown} could not be downloaded: {_reason(error)}") from error
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            resolver=ThreadedResolver(), ssl=ssl.create_default_context()
+        ),
+        headers=_HEADERS,
+        timeout=timeout,
+        read_bufsize=_READ_BUFFER,
+        auto_decompress=False,
+        trust_env=True,
+    ) as session:
+        return await _Download(session, urls.parse(url), pipe_fd, started).run(retry_delay)
 
 
-async def _final_response(session: aiohttp.ClientSession, url: URL) -> aiohttp.ClientResponse:
-    """Follow redirects, to http and https alone."""
-    for _ in range(_MAX_REDIRECTS + 1):
-        response = await session.get(url, allow_redirects=False)
-        if response.status not in _REDIRECTS:
-            return response
-        location = response.headers.get("Location", "")
-        response.release()
-        url = _redirected(url, location)
-    raise DownloadFailed(f"{_shown(url)}: more than {_MAX_REDIRECTS} redirects")
+class _Interrupted(Exception):
+    """The connection broke, or could not be made again; the error to end with if that stays so."""
+
+    def __init__(self, error: Error) -> None:
+        self.error = error
 
 
-def _redirected(url: URL, location: str) -> URL:
-    try:
-        target = url.join(URL(location))
-    except ValueError:
-        target = URL()
-    if not location or target.scheme not in ("http", "https") or not target.host:
-        raise DownloadFailed(
-            f"{_shown(url)} redirects to {location[:200]!r}; only http and https are followed"
-        )
-    if target.origin() == url.origin() and target.user is None:
-        return target.with_user(url.user).with_password(url.password)
-    return target
+class _Download:
+    """One body, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: URL,
+        pipe_fd: int,
+        started: Callable[[int | None], None],
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._shown = urls.shown(url)
+        self._pipe = pipe_fd
+        self._started = started
+        self._received = 0
+        self._length: int | None = None
+        self._validator: str | None = None
+
+    async def run(self, retry_delay: float) -> int:
+        failures = 0
+        while True:
+            before = self._received
+            try:
+                return await self._attempt()
+            except _Interrupted as interrupted:
+                failures = 1 if self._received > before else failures + 1
+                if self._validator is None or failures > _RETRIES:
+                    raise interrupted.error from interrupted
+            await asyncio.sleep(retry_delay * 2 ** (failures - 1))
+
+    async def _attempt(self) -> int:
+        """Download from where the last attempt ended."""
+        try:
+            async with await self._response() as response:
+                if self._validator is None:
+                    self._begin(response)
+                else:
+                    self._resume(response)
+                await self._pump(response)
+        except TimeoutError as error:
+            raise _Interrupted(
+                DownloadFailed(f"{self._shown} sent nothing for {self._stall_timeout:g} seconds")
+            ) from error
+        except (aiohttp.ClientError, ssl.SSLError) as error:
+            raise _Interrupted(
+                DownloadFailed(f"{self._shown} could not be downloaded: {_reason(error)}")
+            ) from error
+        return self._received
+
+    async def _response(self) -> aiohttp.ClientResponse:
+        """Follow redirects, to http and https alone."""
+        url = self._url
+        validator = self._validator
+        headers = resume.request_headers(self._received, validator) if validator else None
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = await self._session.get(url, headers=headers, allow_redirects=False)
+            if response.status not in _REDIRECTS:
+                return response
+            response.release()
+            url = urls.redirected(url, response.headers.get("Location", ""))
+        raise DownloadFailed(f"{self._shown}: more than {_MAX_REDIRECTS} redirects")
+
+    def _begin(self, response: aiohttp.ClientResponse) -> None:
+        shown = urls.shown(response.url)
+        if response.status != 200:
+            raise DownloadFailed(f"{shown}: {_answer(response)}")
+        _check_encoding(response, shown)
+        self._length = response.content_length
+        self._validator = resume.validator(response.headers)
+        self._started(self._length)
+
+    def _resume(self, response: aiohttp.ClientResponse) -> None:
+        """DownloadFailed: what comes is not the rest of the same body."""
+        broken = f"{self._shown} broke off after {self._received} bytes, and then"
+        if response.status in _PASSING:
+            raise _Interrupted(DownloadFailed(f"{broken} {_answer(response)}"))
+        if response.status == 200:
+            raise DownloadFailed(f"{broken} the server had something else, or could not resume")
+        if response.status != 206:
+            raise DownloadFailed(f"{broken} {_answer(response)}")
+        _check_encoding(response, self._shown)
+        content_range = response.headers.get("Content-Range", "")
+        resume.check_range(content_range, self._received, self._length)
+
+    async def _pump(self, response: aiohttp.ClientResponse) -> None:
+        try:
+            async for chunk in response.content.iter_any():
+                if self._length is not None and self._received + len(chunk) > self._length:
+                    raise DownloadFailed(f"{self._shown} sent more than {self._length} bytes")
+                await pipe.write(self._pipe, chunk)
+                self._received += len(chunk)
+        except (aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
+            raise _Interrupted(self._cut()) from error
+        if self._length is not None and self._received != self._length:
+            raise _Interrupted(self._cut())
+
+    def _cut(self) -> Truncated:
+        of = "" if self._length is None else f" of {self._length}"
+        return Truncated(f"{self._shown}: the connection ended after {self._received}{of} bytes")
+
+    @property
+    def _stall_timeout(self) -> float:
+        return self._session.timeout.sock_read or 0
 
 
-def _checked_length(response: aiohttp.ClientResponse) -> int | None:
-    """The body's bytes, where the server says. DownloadFailed: there is no body to be had."""
-    shown = _shown(response.url)
-    if response.status != 200:
-        raise DownloadFailed(f"{shown}: the server answered {response.status} {response.reason}")
+def _answer(response: aiohttp.ClientResponse) -> str:
+    return f"the server answered {response.status} {response.reason}"
+
+
+def _check_encoding(response: aiohttp.ClientResponse, shown: str) -> None:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise DownloadFailed(f"{shown}: the server sent it encoded ({encoding}), unasked")
-    return response.content_length
-
-
-async def _pump(response: aiohttp.ClientResponse, pipe: int, length: int | None) -> int:
-    received = 0
-    try:
-        async for chunk in response.content.iter_any():
-            await _write(pipe, chunk)
-            received += len(chunk)
-    except (aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
-        raise Truncated(_cut(response, received, length)) from error
-    if length is not None and received != length:
-        raise Truncated(_cut(response, received, length))
-    return received
-
-
-def _cut(response: aiohttp.ClientResponse, received: int, length: int | None) -> str:
-    of = "" if length is None else f" of {length}"
-    return f"{_shown(response.url)}: the connection ended after {received}{of} bytes"
-
-
-async def _write(pipe: int, data: bytes) -> None:
-    """All of it into the non-blocking pipe."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(pipe, view) :]
-        except BlockingIOError:
-            await _writable(pipe)
-
-
-async def _writable(pipe: int) -> None:
-    loop = asyncio.get_running_loop()
-    writable = asyncio.Event()
-    loop.add_writer(pipe, writable.set)
-    try:
-        await writable.wait()
-    finally:
-        loop.remove_writer(pipe)
-
-
-def _shown(url: URL) -> str:
-    """A URL as messages quote it: user, password, query and fragment may be secrets."""
-    if not url.host:
-        return str(url.with_query(None))[:200]
-    return str(url.with_user(None).with_query(None).with_fragment(None))
 
 
 def _reason(error: Exception) -> str:

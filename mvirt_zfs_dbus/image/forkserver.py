@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
-from . import download, protocol, sandbox
+from . import channel, download, protocol, sandbox
 from .convert import serve
 from .pool import Pool
 
@@ -32,12 +32,12 @@ def convert(control: socket.socket, parent_pid: int) -> None:
     sandbox.enter_converter(parent_pid)
     pool = Pool()
     sandbox.forbid_processes()
-    serve(protocol.Connection(control), pool)
+    serve(channel.Connection(control), pool)
 
 
 def fetch(control: socket.socket, parent_pid: int) -> None:
     sandbox.enter_downloader(parent_pid)
-    download.serve(protocol.Connection(control), ready=sandbox.forbid_processes)
+    download.serve(channel.Connection(control), ready=sandbox.forbid_processes)
 
 
 ROLES: Final[Mapping[str, Callable[[socket.socket, int], None]]] = {
@@ -53,7 +53,7 @@ def main(control_fd: int) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     download.warm_up()
     control = socket.socket(fileno=control_fd)
-    protocol.send(control, protocol.Ready())
+    channel.send(control, protocol.Ready())
     _Server(control).run()
 
 
@@ -74,7 +74,7 @@ class _Server:
     def _serve(self) -> bool:
         """Whether there is a daemon still."""
         try:
-            request, (worker_fd, status_fd) = protocol.receive(self._control)
+            request, (worker_fd, status_fd) = channel.receive(self._control)
         except EOFError:
             return False
         assert isinstance(request, protocol.Fork)
@@ -99,7 +99,7 @@ class _Server:
 
 def _tell(status: socket.socket, message: protocol.Message, fds: list[int]) -> None:
     try:
-        protocol.send(status, message, fds)
+        channel.send(status, message, fds)
     except OSError:
         # Who asked for the worker has gone; the worker notices by its own socket.
         status.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvirt_zfs_dbus.errors import from_name
-from mvirt_zfs_dbus.image import protocol
+from mvirt_zfs_dbus.image import channel, protocol
 from mvirt_zfs_dbus.image.convert import serve
 from mvirt_zfs_dbus.image.pool import Pool
 
@@ -45,14 +45,14 @@ def import_fd(
 
     ``target``: what the disk holds before, which is then not known to be zero.
     """
-    ours, theirs = protocol.pair()
+    ours, theirs = channel.pair()
     ours.settimeout(60)
     own_pool = pool or Pool(2)
 
     def run() -> None:
         with theirs:
             try:
-                serve(protocol.Connection(theirs), own_pool)
+                serve(channel.Connection(theirs), own_pool)
             except (EOFError, OSError):
                 return
 
@@ -60,7 +60,7 @@ def import_fd(
     thread.start()
     try:
         with ours, tempfile.TemporaryFile() as disk:
-            protocol.send(ours, protocol.Open(image_format, algorithm, length), [fd])
+            channel.send(ours, protocol.Open(image_format, algorithm, length), [fd])
             return _drive(ours, disk.fileno(), target, extra)
     finally:
         thread.join()
@@ -71,7 +71,7 @@ def import_fd(
 def _drive(control, disk: int, before: bytes | None, extra: int) -> Result:
     result = Result()
     while result.done is None:
-        message, _ = protocol.receive(control)
+        message, _ = channel.receive(control)
         match message:
             case protocol.Image():
                 result.info = message
@@ -79,17 +79,17 @@ def _drive(control, disk: int, before: bytes | None, extra: int) -> Result:
                 os.truncate(disk, size)
                 if before is not None:
                     os.pwrite(disk, before[:size].ljust(size, before[-1:]), 0)
-                protocol.send(control, protocol.Write(size, before is None), [disk])
+                channel.send(control, protocol.Write(size, before is None), [disk])
             case protocol.Report():
                 result.reports.append(message)
             case protocol.Resize(size, least):
                 result.resizes.append((size, least))
                 os.truncate(disk, size)
-                protocol.send(control, protocol.Resized(size))
+                channel.send(control, protocol.Resized(size))
             case protocol.NeedSpool():
                 result.spools += 1
                 with tempfile.TemporaryFile() as spool:
-                    protocol.send(control, protocol.Spool(), [spool.fileno()])
+                    channel.send(control, protocol.Spool(), [spool.fileno()])
             case protocol.Done():
                 result.done = message
             case protocol.Failure(name, text):

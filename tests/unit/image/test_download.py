@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from mvirt_zfs_dbus.errors import DownloadFailed, Truncated
-from mvirt_zfs_dbus.image import protocol
+from mvirt_zfs_dbus.image import channel, protocol
 from mvirt_zfs_dbus.image.download import download, serve, warm_up
 
 BODY = os.urandom(3 << 20)
@@ -210,16 +210,16 @@ async def test_a_password_goes_to_its_own_server_alone_and_into_no_message(serve
     assert "secret" not in str(caught.value)
 
 
-async def in_thread(url: str, pipe: int, **options) -> protocol.AsyncConnection:
+async def in_thread(url: str, pipe: int, **options) -> channel.AsyncConnection:
     """The downloader's code without its process."""
-    ours, theirs = protocol.pair()
+    ours, theirs = channel.pair()
 
     def run() -> None:
         with theirs:
-            serve(protocol.Connection(theirs))
+            serve(channel.Connection(theirs))
 
     threading.Thread(target=run).start()
-    connection = protocol.AsyncConnection(ours)
+    connection = channel.AsyncConnection(ours)
     await connection.send(protocol.Fetch(url, options.get("stall_timeout", 30_000)), [pipe])
     return connection
 
@@ -233,7 +233,7 @@ async def test_the_verdict_is_there_when_the_pipe_ends(server):
     with os.fdopen(reading, "rb") as pipe:
         body = await asyncio.to_thread(pipe.read)
     assert BODY.startswith(body)
-    message, _ = protocol.receive(connection._sock)
+    message, _ = channel.receive(connection._sock)
     assert isinstance(message, protocol.Failure)
     assert message.name == Truncated.name
     connection.close()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.errors import Error
-from mvirt_zfs_dbus.image import protocol
+from mvirt_zfs_dbus.image import channel, protocol
 
 from .inprocess import open_fds
 
@@ -32,7 +32,7 @@ messages = st.one_of(
 
 @pytest.fixture
 def pair():
-    ours, theirs = protocol.pair()
+    ours, theirs = channel.pair()
     with ours, theirs:
         yield ours, theirs
 
@@ -85,14 +85,14 @@ def test_a_frame_that_is_too_long_is_an_error(pair):
     ours, theirs = pair
     theirs.send(b"{" * (protocol.MAX_FRAME + 1))
     with pytest.raises(Error, match="more than 65536 bytes"):
-        protocol.receive(ours)
+        channel.receive(ours)
 
 
 def test_file_descriptors_travel_with_the_message(pair):
     ours, theirs = pair
     with Path("/etc/hostname").open("rb") as file:
-        protocol.send(theirs, protocol.Spool(), [file.fileno()])
-        _, (fd,) = protocol.receive(ours)
+        channel.send(theirs, protocol.Spool(), [file.fileno()])
+        _, (fd,) = channel.receive(ours)
         assert os.path.sameopenfile(fd, file.fileno())
         assert not os.get_inheritable(fd)
         os.close(fd)
@@ -104,7 +104,7 @@ def test_another_number_of_file_descriptors_is_an_error_and_leaves_none_open(pai
     before = open_fds()
     socket.send_fds(theirs, [protocol.encode(protocol.Spool())], [0] * count)
     with pytest.raises(Error, match="file descriptors in place of 1"):
-        protocol.receive(ours)
+        channel.receive(ours)
     assert open_fds() == before
 
 
@@ -112,38 +112,38 @@ def test_a_closed_end_is_the_end(pair):
     ours, theirs = pair
     theirs.close()
     with pytest.raises(EOFError):
-        protocol.receive(ours)
+        channel.receive(ours)
 
 
 def test_an_end_that_closed_without_reading_is_the_end(pair):
     ours, theirs = pair
-    protocol.send(ours, protocol.NeedSpool())
+    channel.send(ours, protocol.NeedSpool())
     theirs.close()
     with pytest.raises(EOFError):
-        protocol.receive(ours)
+        channel.receive(ours)
 
 
 def test_an_unexpected_message_is_an_error_and_leaves_no_descriptor_open(pair):
     ours, theirs = pair
     before = open_fds()
-    protocol.send(theirs, protocol.Spool(), [0])
+    channel.send(theirs, protocol.Spool(), [0])
     with pytest.raises(Error, match="Write was expected, Spool came"):
-        protocol.Connection(ours).expect(protocol.Write)
+        channel.Connection(ours).expect(protocol.Write)
     assert open_fds() == before
 
 
 async def test_the_daemons_end_waits_without_blocking(pair):
     ours, theirs = pair
-    connection = protocol.AsyncConnection(ours)
+    connection = channel.AsyncConnection(ours)
     waiting = asyncio.create_task(connection.receive())
     await asyncio.sleep(0)
-    protocol.send(theirs, protocol.NeedSpool())
+    channel.send(theirs, protocol.NeedSpool())
     assert await waiting == (protocol.NeedSpool(), [])
 
 
 async def test_the_daemons_end_waits_for_room(pair):
     ours, theirs = pair
-    connection = protocol.AsyncConnection(ours)
+    connection = channel.AsyncConnection(ours)
     sent = 0
 
     async def flood():
@@ -156,13 +156,13 @@ async def test_the_daemons_end_waits_for_room(pair):
     await asyncio.sleep(0)
     assert sent < 2000
     for _ in range(2000):
-        await asyncio.to_thread(protocol.receive, theirs)
+        await asyncio.to_thread(channel.receive, theirs)
     await flooding
 
 
 async def test_a_cancelled_wait_leaves_nothing_on_the_loop(pair):
     ours, _ = pair
-    connection = protocol.AsyncConnection(ours)
+    connection = channel.AsyncConnection(ours)
     waiting = asyncio.create_task(connection.receive())
     await asyncio.sleep(0)
     waiting.cancel()

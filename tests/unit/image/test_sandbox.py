@@ -166,24 +166,24 @@ def test_a_worker_dies_with_its_parent():
 
 def test_a_conversion_works_in_there(tmp_path):
     """All that the converter imports lazily has been imported before."""
-    from mvirt_zfs_dbus.image import protocol
+    from mvirt_zfs_dbus.image import channel, protocol
 
     (tmp_path / "disk").write_bytes(b"x" * 10000)
-    ours, theirs = protocol.pair()
+    ours, theirs = channel.pair()
     pid = os.fork()
     if not pid:
         ours.close()
         sandbox.enter_converter(os.getppid())
         pool = Pool()
         sandbox.forbid_processes()
-        serve(protocol.Connection(theirs), pool)
+        serve(channel.Connection(theirs), pool)
         os._exit(0)
     theirs.close()
     with ours, (tmp_path / "disk").open() as source, (tmp_path / "out").open("w+b") as target:
-        protocol.send(ours, protocol.Open("auto", "sha512", None), [source.fileno()])
-        assert isinstance(protocol.receive(ours)[0], protocol.Image)
-        protocol.send(ours, protocol.Write(10000, True), [target.fileno()])
-        while isinstance(message := protocol.receive(ours)[0], protocol.Report):
+        channel.send(ours, protocol.Open("auto", "sha512", None), [source.fileno()])
+        assert isinstance(channel.receive(ours)[0], protocol.Image)
+        channel.send(ours, protocol.Write(10000, True), [target.fileno()])
+        while isinstance(message := channel.receive(ours)[0], protocol.Report):
             pass
         assert isinstance(message, protocol.Done)
     os.waitpid(pid, 0)

@@ -22,7 +22,7 @@ from mvirt_zfs_dbus.errors import (
     Truncated,
     UnsupportedImage,
 )
-from mvirt_zfs_dbus.image import FdSource, Progress, UrlSource, Workers, children, protocol
+from mvirt_zfs_dbus.image import FdSource, Progress, UrlSource, Workers, channel, children, protocol
 from mvirt_zfs_dbus.model import Phase
 
 from . import qemu
@@ -453,10 +453,10 @@ async def test_a_converter_that_talks_nonsense_is_one_failed_import(task, tmp_pa
     (tmp_path / "image").write_bytes(b"x")
     with opened(tmp_path / "image") as source:
         async with task.begin(source) as conversion:
-            ours, theirs = protocol.pair()
+            ours, theirs = channel.pair()
             own, conversion._converter.control = (
                 conversion._converter.control,
-                protocol.AsyncConnection(ours),
+                channel.AsyncConnection(ours),
             )
             own.close()
             with theirs:
