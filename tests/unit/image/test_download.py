@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
 
@@ -83,15 +84,19 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(server: Server | None = None) -> AsyncIterator[Server]:
+async def serving(
+    server: Server | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Server]:
     server = server or Server()
     app = web.Application()
     app.router.add_get("/{name}", server.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.01, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
-    server.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+    server.url = (
+        f"{'https' if tls else 'http'}://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+    )
     try:
         yield server
     finally:
@@ -104,7 +109,9 @@ async def server():
         yield server
 
 
-async def fetched(url: str, *, stall_timeout: float = 30) -> tuple[bytes, int | None]:
+async def fetched(
+    url: str, *, stall_timeout: float = 30, **options: float
+) -> tuple[bytes, int | None]:
     """The body and its announced length."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -118,7 +125,9 @@ async def fetched(url: str, *, stall_timeout: float = 30) -> tuple[bytes, int | 
     draining = threading.Thread(target=drain)
     draining.start()
     try:
-        received = await download(url, writing, lengths.append, stall_timeout=stall_timeout)
+        received = await download(
+            url, writing, lengths.append, stall_timeout=stall_timeout, **options
+        )
     finally:
         os.close(writing)
         await asyncio.to_thread(draining.join)

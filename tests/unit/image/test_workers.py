@@ -208,6 +208,14 @@ async def test_a_raw_download_is_imported(task, server):
     assert task.progress[-1] == Progress(Phase.DOWNLOADING, len(BODY), len(BODY))
 
 
+async def test_names_are_resolved_and_certificates_checked_inside_the_sandbox(task, server):
+    url = server.url.replace("127.0.0.1", "localhost")
+    await task.run(UrlSource(f"{url}/body"))
+    assert task.disk == BODY
+    with pytest.raises(DownloadFailed, match=r"no connection to no\.such\.host\.invalid:80"):
+        await task.run(UrlSource("http://no.such.host.invalid/"))
+
+
 async def test_a_qcow2_download_is_imported(task, server):
     info, _ = await task.run(UrlSource(f"{server.url}/image"), algorithm="sha256")
     assert (info.format, info.virtual_size) == ("qcow2", len(BODY))
