@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import stat
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,6 +14,8 @@ from ..errors import Error, InvalidArgs, Truncated
 
 CHUNK: Final = 1 << 20
 """Bytes read at once."""
+_PATIENCE: Final = 0.1
+"""Seconds a chunk of a slow stream may fill before it is handed on: progress must show."""
 HEAD: Final = 64 * 1024
 """Bytes at the start that tell what an image is; a qcow2 header ends long before."""
 
@@ -104,13 +107,13 @@ class Stream:
         if head:
             yield head
         pieces: list[bytes] = []
-        size = 0
+        size, since = 0, time.monotonic()
         while data := self._read(CHUNK - size):
             pieces.append(data)
             size += len(data)
-            if size == CHUNK:
+            if size == CHUNK or time.monotonic() - since > _PATIENCE:
                 yield b"".join(pieces)
-                pieces, size = [], 0
+                pieces, size, since = [], 0, time.monotonic()
         if pieces:
             yield b"".join(pieces)
 

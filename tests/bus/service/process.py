@@ -119,10 +119,10 @@ class Client:
             reply = await self.connection.call(
                 names.BUS_NAME,
                 path,
-                interface,
+                str(interface),
                 member,
                 signature,
-                body,
+                [str(value) if isinstance(value, str) else value for value in body],
                 flags=flags,
                 unix_fds=fds,
             )

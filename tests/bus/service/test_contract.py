@@ -12,7 +12,7 @@ from mvirt_zfs_dbus.names import Interface
 
 from .process import Client
 
-CONTRACT = Path(__file__).parents[2] / "data" / "dbus-1" / "interfaces"
+CONTRACT = Path(__file__).parents[3] / "data" / "dbus-1" / "interfaces"
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 EMITS = "org.freedesktop.DBus.Property.EmitsChangedSignal"
 
