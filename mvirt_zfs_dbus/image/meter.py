@@ -25,6 +25,7 @@ class Meter:
         self._done = 0
         self._reported_at = 0.0
         self._tell()
+        self._reported_at = 0.0  # the first bytes are news, and are told at once
 
     def add(self, count: int) -> None:
         with self._lock:

@@ -68,7 +68,7 @@ async def test_an_image_arrives_bit_for_bit(
         job = await client.manager("ImportVolume", "ssa{sv}", "web", source, options)
     else:
         source = "fd"
-        with image.open("rb") as file if way == "fd" else os.popen(f"cat {image}") as passed:
+        with image.open("rb") if way == "fd" else os.popen(f"cat {image}") as passed:
             job = await client.manager(
                 "ImportVolumeFromFd", "sha{sv}", "web", 0, options, fds=[passed.fileno()]
             )
