@@ -237,6 +237,8 @@ def _check_encoding(response: aiohttp.ClientResponse, shown: str) -> None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted ({error.certificate_error})"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection to {error.host}:{error.port} ({error.strerror or error.os_error})"
     return str(error) or type(error).__name__

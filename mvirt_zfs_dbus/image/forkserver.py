@@ -37,6 +37,9 @@ def convert(control: socket.socket, parent_pid: int) -> None:
 
 def fetch(control: socket.socket, parent_pid: int) -> None:
     sandbox.enter_downloader(parent_pid)
+    # aiohttp would look for a .netrc, and not every version survives that it may not.
+    os.environ["HOME"] = "/nonexistent"
+    os.environ.pop("NETRC", None)
     download.serve(channel.Connection(control), ready=sandbox.forbid_processes)
 
 

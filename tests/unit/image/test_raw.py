@@ -130,11 +130,7 @@ def test_progress_of_a_spooled_image_has_two_phases():
     image = Qcow2(size=1 << 20).data(0, b"x" * 4096).build()
     result = import_pipe(image, length=len(image), algorithm="sha512")
     assert result.spools == 1
-    assert [report.phase for report in result.reports] == [
-        "downloading",
-        "downloading",
-        "converting",
-        "converting",
-    ]
+    phases = dict.fromkeys(report.phase for report in result.reports)
+    assert list(phases) == ["downloading", "converting"]
     assert result.reports[-1].done == result.reports[-1].total == len(image)
     assert result.done.digest == hashlib.sha512(image).hexdigest()

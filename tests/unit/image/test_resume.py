@@ -185,7 +185,7 @@ async def test_a_tls_server_the_system_trusts_is_downloaded_from(tmp_path, monke
     context.load_cert_chain(certificate, key)
     async with serving(Server(), context) as server:
         url = server.url.replace("127.0.0.1", "localhost") + "/body"
-        with pytest.raises(DownloadFailed, match="certificate"):
+        with pytest.raises(DownloadFailed, match="its certificate is not trusted"):
             await fetched(url)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert (await fetched(url))[0] == BODY
