@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
+import os
 from typing import Any, Final, Protocol
 
 from ..errors import AccessDenied, InteractiveAuthorizationRequired
 from ..names import Action
 from .interface import Call
 from .wire import BUS, BUS_PATH, Connection, MatchRule, Message, MessageFlag, RemoteError, Variant
-
-_log = logging.getLogger(__name__)
 
 POLKIT: Final = "org.freedesktop.PolicyKit1"
 AUTHORITY_PATH: Final = "/org/freedesktop/PolicyKit1/Authority"
@@ -64,12 +62,12 @@ class PolkitAuthority:
 
     async def authorize(self, call: Call, action: Action, details: dict[str, str]) -> None:
         try:
-            authorized, challenge, result = await self._ask(call, action, details)
+            authorized, challenge, result = await self._check(call, action, details)
         except RemoteError as error:
             if error.name.startswith(_ABSENT):
                 _only_root(call, action)
                 return
-            raise AccessDenied(f"polkit gave no answer on {action}: {error.message}") from error
+            raise AccessDenied(_no_answer(action, error)) from error
         except TimeoutError:
             raise AccessDenied(
                 f"polkit gave no answer on {action} within {_ANSWER_WITHIN:.0f} seconds;"
@@ -88,19 +86,6 @@ class PolkitAuthority:
             f"uid {call.uid} is not authorised for {action}; an administrator can allow it with a"
             " rule in /etc/polkit-1/rules.d"
         )
-
-    async def _ask(
-        self, call: Call, action: Action, details: dict[str, str]
-    ) -> tuple[bool, bool, dict[str, str]]:
-        try:
-            return await self._check(call, action, details)
-        except RemoteError as error:
-            # Only root, or the user an action's "owner" annotation names, may pass details
-            # (polkitbackendinteractiveauthority.c); the answer to the bare question is no weaker.
-            if error.name == _NOT_AUTHORIZED and details:
-                _log.warning("polkit takes no details from this service: %s", error.message)
-                return await self._check(call, action, {})
-            raise
 
     async def _check(
         self, call: Call, action: Action, details: dict[str, str]
@@ -168,6 +153,17 @@ class PolkitAuthority:
                 flags=MessageFlag.NO_REPLY_EXPECTED,
             )
         )
+
+
+def _no_answer(action: Action, error: RemoteError) -> str:
+    """polkit(8): details are taken from root, and from the user whom an annotation of the action
+    names. Asking without them would pass by every rule that refuses by object."""
+    if error.name == _NOT_AUTHORIZED:
+        return (
+            f"polkit takes no questions on {action} from uid {os.geteuid()}, as which the service"
+            " runs; it has to be root, or the action's org.freedesktop.policykit.owner"
+        )
+    return f"polkit gave no answer on {action}: {error.message}"
 
 
 def _only_root(call: Call, action: Action) -> None:

@@ -1,0 +1,210 @@
+"""Who is let in, by polkit and without it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mvirt_zfs_dbus import errors
+from mvirt_zfs_dbus.bus import polkit
+from mvirt_zfs_dbus.bus.interface import Call
+from mvirt_zfs_dbus.bus.polkit import AUTHORITY_PATH, POLKIT, OwnerAuthority, PolkitAuthority
+from mvirt_zfs_dbus.bus.wire import (
+    BUS,
+    Connection,
+    MatchRule,
+    Message,
+    MessageFlag,
+    RemoteError,
+    connect,
+)
+from mvirt_zfs_dbus.names import Action
+
+from .conftest import Ask
+from .toy import LAMP, NAME, Toy, path
+
+MOCK = "org.freedesktop.DBus.Mock"
+INTERACTIVE = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
+ACCESS_DENIED = "org.freedesktop.DBus.Error.AccessDenied"
+CHALLENGE = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
+
+SetLevel = (path("a"), LAMP, "SetLevel", "ta{sv}", 1, {})
+
+
+class Polkitd:
+    """The double, seen from a test."""
+
+    def __init__(self, connection: Connection, process: asyncio.subprocess.Process) -> None:
+        self.connection = connection
+        self.process = process
+        self.checked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.cancelled: asyncio.Queue[str] = asyncio.Queue()
+
+    async def says(self, verdict: str) -> None:
+        await self.connection.call(POLKIT, AUTHORITY_PATH, MOCK, "SetVerdict", "s", [verdict])
+
+    async def listen(self) -> None:
+        keys = ("kind", "subject", "action", "details", "flags", "cancellation")
+
+        def checked(message: Message) -> None:
+            self.checked.put_nowait(dict(zip(keys, json.loads(message.body[0]), strict=True)))
+
+        def cancelled(message: Message) -> None:
+            self.cancelled.put_nowait(message.body[0])
+
+        await self.connection.subscribe(MatchRule(interface=MOCK, member="Checked"), checked)
+        await self.connection.subscribe(MatchRule(interface=MOCK, member="Cancelled"), cancelled)
+
+
+@pytest.fixture
+async def polkitd(bus_address: str) -> AsyncIterator[Polkitd]:
+    connection = await connect(bus_address)
+    owned = asyncio.Event()
+    rule = MatchRule(sender=BUS, member="NameOwnerChanged", arg0=POLKIT)
+    await connection.subscribe(rule, lambda message: owned.set())
+    template = str(Path(__file__).with_name("polkit_double.py"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dbusmock", "--system", "--template", template),
+        env=os.environ | {"DBUS_SYSTEM_BUS_ADDRESS": bus_address},
+    )
+    await owned.wait()
+    double = Polkitd(connection, process)
+    await double.listen()
+    yield double
+    await connection.close()
+    if process.returncode is None:
+        process.terminate()
+    await process.wait()
+
+
+@pytest.fixture
+async def guarded(bus_address: str) -> AsyncIterator[Toy]:
+    """The toy, asking polkit."""
+    connection = await connect(bus_address)
+    service = Toy(connection, PolkitAuthority(connection))
+    service.add("a")
+    await service.start()
+    yield service
+    await service.close()
+
+
+async def test_polkit_is_asked_about_the_caller_the_action_and_the_object(
+    polkitd: Polkitd, guarded: Toy, client: Connection, ask: Ask
+) -> None:
+    await polkitd.says("allow")
+    await ask(*SetLevel)
+    question = await polkitd.checked.get()
+    assert question.pop("cancellation")
+    assert question == {
+        "kind": "system-bus-name",
+        "subject": {"name": client.unique_name},
+        "action": "org.mvirt.zfs1.modify",
+        "details": {"name": "desk", "id": "a"},
+        "flags": 0,
+    }
+    assert guarded.lights["a"].level == 1
+
+
+async def test_who_is_not_authorised_is_told_the_action_and_what_would_help(
+    polkitd: Polkitd, guarded: Toy, ask: Ask
+) -> None:
+    for verdict, flags, name, text in (
+        ("deny", MessageFlag.NONE, ACCESS_DENIED, "rules.d"),
+        ("challenge", MessageFlag.NONE, CHALLENGE, "interactively"),
+        ("dismiss", INTERACTIVE, ACCESS_DENIED, "dismissed"),
+        ("fail", MessageFlag.NONE, ACCESS_DENIED, "is not registered"),
+        ("refuse", MessageFlag.NONE, ACCESS_DENIED, "has to be root"),
+    ):
+        await polkitd.says(verdict)
+        with pytest.raises(RemoteError) as caught:
+            await ask(*SetLevel, flags=flags)
+        assert caught.value.name == name, verdict
+        assert "org.mvirt.zfs1.modify" in caught.value.message
+        assert text in caught.value.message
+    assert guarded.lights["a"].level == 0
+
+
+async def test_polkit_may_prompt_only_if_the_call_allows_it(
+    polkitd: Polkitd, guarded: Toy, ask: Ask
+) -> None:
+    await polkitd.says("challenge")
+    await ask(*SetLevel, flags=INTERACTIVE)
+    assert (await polkitd.checked.get())["flags"] == 1
+    assert guarded.lights["a"].level == 1
+
+
+async def test_a_caller_that_leaves_the_bus_takes_its_check_back(
+    polkitd: Polkitd, guarded: Toy, bus_address: str, ask: Ask
+) -> None:
+    await polkitd.says("hang")
+    leaving = await connect(bus_address)
+    body = SetLevel[4:]
+    call = leaving.call(NAME, *SetLevel[:4], body, flags=INTERACTIVE)  # type: ignore[arg-type]
+    waiting = asyncio.create_task(call)
+    question = await polkitd.checked.get()
+    await leaving.close()
+    assert await polkitd.cancelled.get() == question["cancellation"]
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert guarded.lights["a"].level == 0
+    await polkitd.says("allow")
+    await ask(*SetLevel)
+
+
+async def test_a_service_that_stops_takes_its_checks_back(
+    polkitd: Polkitd, guarded: Toy, ask: Ask
+) -> None:
+    await polkitd.says("hang")
+    waiting = asyncio.create_task(ask(*SetLevel, flags=INTERACTIVE))
+    question = await polkitd.checked.get()
+    await guarded.dispatcher.close()
+    assert await polkitd.cancelled.get() == question["cancellation"]
+    with pytest.raises(errors.Interrupted):
+        await waiting
+
+
+async def test_a_polkit_that_hangs_refuses_in_the_end_and_holds_nobody_else_up(
+    polkitd: Polkitd, guarded: Toy, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polkit, "_ANSWER_WITHIN", 0.05)
+    await polkitd.says("hang")
+    with pytest.raises(RemoteError, match=r"polkit\.service") as caught:
+        await ask(*SetLevel)
+    assert caught.value.name == ACCESS_DENIED
+    await polkitd.cancelled.get()
+    assert guarded.lights["a"].level == 0
+
+
+async def test_a_polkit_that_dies_with_a_question_open_is_a_refusal(
+    polkitd: Polkitd, guarded: Toy, ask: Ask
+) -> None:
+    await polkitd.says("hang")
+    waiting = asyncio.create_task(ask(*SetLevel, flags=INTERACTIVE))
+    await polkitd.checked.get()
+    polkitd.process.kill()
+    with pytest.raises(RemoteError, match="no answer") as caught:
+        await waiting
+    assert caught.value.name == ACCESS_DENIED
+
+
+async def test_without_polkit_only_root_is_let_in(client: Connection) -> None:
+    authority = PolkitAuthority(client)
+    root = Call(client.unique_name, 0, False, "/", LAMP, "SetLevel")
+    await authority.authorize(root, Action.MODIFY, {})
+    user = Call(client.unique_name, 1000, False, "/", LAMP, "SetLevel")
+    with pytest.raises(errors.AccessDenied, match="root alone"):
+        await authority.authorize(user, Action.MODIFY, {})
+
+
+async def test_the_owner_of_a_session_service_alone_is_let_in() -> None:
+    authority = OwnerAuthority(1000)
+    await authority.authorize(Call(":1.1", 1000, False, "/", LAMP, "x"), Action.DELETE, {})
+    for uid in (0, 1001, -1):
+        with pytest.raises(errors.AccessDenied, match=r"zfs1\.delete is for uid 1000"):
+            await authority.authorize(Call(":1.1", uid, False, "/", LAMP, "x"), Action.DELETE, {})
