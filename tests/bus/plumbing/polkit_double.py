@@ -22,12 +22,20 @@ INTERACTIVE = 1
 def load(mock, parameters):
     mock.verdict = "deny"
     mock.hanging = {}
+    mock.held = []
 
 
 @dbus.service.method(MOCK_IFACE, in_signature="s")
 def SetVerdict(self, verdict):
-    """allow, deny, challenge (and the password is right), dismiss, hang, refuse or fail."""
+    """allow, deny, challenge (and the password is right), dismiss, hang, hold, refuse or fail."""
     self.verdict = verdict
+
+
+@dbus.service.method(MOCK_IFACE)
+def Release(self):
+    """Allow every check that is held."""
+    while self.held:
+        self.held.pop()((True, False, dbus.Dictionary({}, signature="ss")))
 
 
 @dbus.service.method(
@@ -41,6 +49,8 @@ def CheckAuthorization(self, subject, action, details, flags, cancellation, answ
     none = dbus.Dictionary({}, signature="ss")
     if self.verdict == "hang":
         self.hanging[cancellation] = refuse
+    elif self.verdict == "hold":
+        self.held.append(answer)
     elif self.verdict == "refuse":
         name = "org.freedesktop.PolicyKit1.Error.NotAuthorized"
         refuse(dbus.DBusException("Only trusted callers can pass details", name=name))

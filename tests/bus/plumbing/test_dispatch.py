@@ -61,14 +61,40 @@ async def test_a_handler_knows_its_caller(toy: Toy, client: Connection, ask: Ask
     assert interactive.interactive
 
 
+async def reply_to(client: Connection, message: Message) -> Message:
+    """Send a call as it is and answer its reply as it is."""
+    message.serial = 1_000_000
+    client._pending[message.serial] = reply = asyncio.get_running_loop().create_future()
+    client.send(message)
+    return await reply
+
+
 async def test_a_call_without_an_interface_finds_its_member(toy: Toy, client: Connection) -> None:
-    no_interface = Message(
-        destination=NAME, path=ROOT, member="Echo", signature="s", body=["found"]
+    for where, member, signature, body in (
+        (ROOT, "Echo", "s", ["found"]),
+        (path("a"), "Free", "", []),
+        (path("a"), "Ping", "", []),
+    ):
+        call = Message(destination=NAME, path=where, member=member, signature=signature, body=body)
+        reply = await reply_to(client, call)
+        assert (reply.error_name, reply.body) == (None, body)
+
+
+async def test_a_call_is_answered_after_the_changes_it_made(
+    toy: Toy, client: Connection, heard: asyncio.Queue[Message]
+) -> None:
+    call = Message(
+        destination=NAME,
+        path=path("a"),
+        interface=LAMP,
+        member="SetLevel",
+        signature="ta{sv}",
+        body=[9, {}],
     )
-    no_interface.serial = 1000
-    client._pending[1000] = reply = asyncio.get_running_loop().create_future()
-    client.send(no_interface)
-    assert (await reply).body == ["found"]
+    reply = await reply_to(client, call)
+    changed = heard.get_nowait()
+    assert unpacked(changed.body[1]) == {"Level": 9}
+    assert changed.serial < reply.serial
 
 
 async def test_a_wrong_signature_is_told_the_right_one(toy: Toy, ask: Ask) -> None:
@@ -203,20 +229,31 @@ async def test_an_object_that_goes_during_a_prompt_is_unknown(
     await toy.close()
 
 
-async def test_a_call_that_wants_no_reply_gets_none(toy: Toy, client: Connection, ask: Ask) -> None:
-    client._pending[5000] = asyncio.get_running_loop().create_future()
-    for member in ("Echo", "Nonsense"):
-        message = Message(
-            destination=NAME,
-            path=ROOT,
-            interface=HOUSE,
-            member=member,
-            flags=MessageFlag.NO_REPLY_EXPECTED,
+async def test_a_call_that_wants_no_reply_gets_none(
+    toy: Toy, client: Connection, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Message] = []
+    really_send = toy.connection.send
+
+    def send(message: Message) -> None:
+        sent.append(message)
+        really_send(message)
+
+    monkeypatch.setattr(toy.connection, "send", send)
+    for member in ("Wait", "Nonsense"):
+        client.send(
+            Message(
+                destination=NAME,
+                path=ROOT,
+                interface=HOUSE,
+                member=member,
+                flags=MessageFlag.NO_REPLY_EXPECTED,
+            )
         )
-        message.serial = 5000
-        client.send(message)
+    toy.released.set()
     await ask(ROOT, HOUSE, "Echo", "s", "after them")
-    assert not client._pending.pop(5000).done()
+    assert toy.waiting == 1
+    assert [message.body for message in sent] == [["after them"]]
 
 
 async def test_ten_thousand_pipelined_calls_are_answered_and_nobody_is_kept_waiting(

@@ -77,7 +77,9 @@ async def test_an_object_is_announced_once_with_what_changed_since(
     assert interfaces[LAMP].keys() == toy.lamp.properties.keys()
 
 
-async def test_a_removed_object_is_said_to_be_gone(toy: Toy, ask: Ask, heard: Signals) -> None:
+async def test_a_removed_object_is_said_to_be_gone(
+    toy: Toy, ask: Ask, heard: Signals, caplog: pytest.LogCaptureFixture
+) -> None:
     toy.lights["a"].level = 3
     toy.tree.changed(path("a"))
     toy.remove("a")
@@ -85,6 +87,7 @@ async def test_a_removed_object_is_said_to_be_gone(toy: Toy, ask: Ask, heard: Si
     [signal] = await settled(ask, heard)
     assert (signal.path, signal.member) == (ROOT, "InterfacesRemoved")
     assert signal.body == [path("a"), [LAMP]]
+    assert caplog.records == []
 
 
 async def test_an_object_nobody_heard_of_goes_silently(toy: Toy, ask: Ask, heard: Signals) -> None:
@@ -110,13 +113,6 @@ async def test_a_signal_of_an_object_follows_all_that_was_to_be_said_of_it(
         "Burnt",
     ]
     assert signals[3].body == [8, "older"]
-
-
-async def test_a_call_is_answered_after_the_changes_it_made(
-    toy: Toy, client: Any, ask: Ask, heard: Signals
-) -> None:
-    await ask(path("a"), LAMP, "SetLevel", "ta{sv}", 9, {})
-    assert unpacked(heard.get_nowait().body[1]) == {"Level": 9}
 
 
 def test_nothing_is_said_before_the_tree_is_published() -> None:

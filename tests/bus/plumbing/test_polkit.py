@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
+from polkitd import Polkitd, polkitd_on
 
 from mvirt_zfs_dbus import errors
 from mvirt_zfs_dbus.bus import polkit
 from mvirt_zfs_dbus.bus.interface import Call
-from mvirt_zfs_dbus.bus.polkit import AUTHORITY_PATH, POLKIT, OwnerAuthority, PolkitAuthority
+from mvirt_zfs_dbus.bus.polkit import OwnerAuthority, PolkitAuthority
 from mvirt_zfs_dbus.bus.wire import (
-    BUS,
     Connection,
-    MatchRule,
-    Message,
     MessageFlag,
     RemoteError,
     connect,
@@ -30,7 +23,6 @@ from mvirt_zfs_dbus.names import Action
 from .conftest import Ask
 from .toy import LAMP, NAME, Toy, path
 
-MOCK = "org.freedesktop.DBus.Mock"
 INTERACTIVE = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
 ACCESS_DENIED = "org.freedesktop.DBus.Error.AccessDenied"
 CHALLENGE = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
@@ -38,50 +30,10 @@ CHALLENGE = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 SetLevel = (path("a"), LAMP, "SetLevel", "ta{sv}", 1, {})
 
 
-class Polkitd:
-    """The double, seen from a test."""
-
-    def __init__(self, connection: Connection, process: asyncio.subprocess.Process) -> None:
-        self.connection = connection
-        self.process = process
-        self.checked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.cancelled: asyncio.Queue[str] = asyncio.Queue()
-
-    async def says(self, verdict: str) -> None:
-        await self.connection.call(POLKIT, AUTHORITY_PATH, MOCK, "SetVerdict", "s", [verdict])
-
-    async def listen(self) -> None:
-        keys = ("kind", "subject", "action", "details", "flags", "cancellation")
-
-        def checked(message: Message) -> None:
-            self.checked.put_nowait(dict(zip(keys, json.loads(message.body[0]), strict=True)))
-
-        def cancelled(message: Message) -> None:
-            self.cancelled.put_nowait(message.body[0])
-
-        await self.connection.subscribe(MatchRule(interface=MOCK, member="Checked"), checked)
-        await self.connection.subscribe(MatchRule(interface=MOCK, member="Cancelled"), cancelled)
-
-
 @pytest.fixture
 async def polkitd(bus_address: str) -> AsyncIterator[Polkitd]:
-    connection = await connect(bus_address)
-    owned = asyncio.Event()
-    rule = MatchRule(sender=BUS, member="NameOwnerChanged", arg0=POLKIT)
-    await connection.subscribe(rule, lambda message: owned.set())
-    template = str(Path(__file__).with_name("polkit_double.py"))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dbusmock", "--system", "--template", template),
-        env=os.environ | {"DBUS_SYSTEM_BUS_ADDRESS": bus_address},
-    )
-    await owned.wait()
-    double = Polkitd(connection, process)
-    await double.listen()
-    yield double
-    await connection.close()
-    if process.returncode is None:
-        process.terminate()
-    await process.wait()
+    async with polkitd_on(bus_address) as double:
+        yield double
 
 
 @pytest.fixture
