@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from busdaemon import BusDaemon
 
 from mvirt_zfs_dbus import client as zfs_client
 from mvirt_zfs_dbus.errors import InvalidSize, NotFound
@@ -292,6 +293,39 @@ async def test_a_service_that_dies_under_a_watched_import_is_told(
     _, said = await process.communicate()
     assert process.returncode == 10
     assert said.decode().endswith("(ServiceUnreachable)\n")
+
+
+async def test_a_bus_that_dies_under_a_watched_import_is_told(
+    ctl: Ctl, slow_url: str, bus_daemon: BusDaemon
+) -> None:
+    process = await ctl.start("import", "disk", slow_url)
+    assert process.stdout
+    assert b"downloading" in await process.stdout.readline()
+    bus_daemon.kill()
+    _, said = await process.communicate()
+    assert process.returncode == 10
+    assert said.decode().endswith("(ServiceUnreachable)\n")
+
+
+async def test_a_job_of_a_service_that_has_gone_is_not_waited_for(
+    ctl: Ctl, bus_address: str, slow_url: str, service: ServiceProcess
+) -> None:
+    async with zfs_client.Client.connect(bus_address) as client:
+        job = await client.manager.import_image("disk", slow_url)
+        await service.stop()
+        with pytest.raises(zfs_client.ServiceUnreachable, match=r"org\.mvirt\.Zfs1"):
+            await job.wait()
+        with pytest.raises(zfs_client.ServiceUnreachable):
+            await job.refresh()
+
+
+async def test_a_bus_that_has_died_is_unreachable(
+    ctl: Ctl, bus_address: str, bus_daemon: BusDaemon
+) -> None:
+    async with zfs_client.Client.connect(bus_address) as client:
+        bus_daemon.kill()
+        with pytest.raises(zfs_client.ServiceUnreachable):
+            await client.volumes()
 
 
 async def test_a_bus_without_the_service_is_told(ctl: Ctl, service: ServiceProcess) -> None:
