@@ -9,6 +9,7 @@ import os
 import pytest
 
 from mvirt_zfs_dbus import errors
+from mvirt_zfs_dbus.bus import dispatch
 from mvirt_zfs_dbus.bus.interface import Call
 from mvirt_zfs_dbus.bus.socket_io import MESSAGES_PER_TURN
 from mvirt_zfs_dbus.bus.wire import (
@@ -276,7 +277,7 @@ async def test_ten_thousand_pipelined_calls_are_answered_and_nobody_is_kept_wait
 
 
 async def test_one_caller_has_a_bound_and_does_not_use_up_anothers(
-    bus_address: str, client: Connection, ask: Ask
+    bus_address: str, client: Connection, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     toy = await Toy.on(bus_address, max_calls_per_sender=10)
     toy.add("a")
@@ -287,6 +288,9 @@ async def test_one_caller_has_a_bound_and_does_not_use_up_anothers(
         await toy.arrived.wait()
     error = await refused(ask, ROOT, HOUSE, "Echo", "s", "one more")
     assert error.name == DBUS_ERROR + "LimitsExceeded"
+    with caplog.at_level(logging.INFO, "mvirt_zfs_dbus.audit"):
+        await refused(ask, path("a"), LAMP, "SetLevel", "ta{sv}", 1, {})
+    assert "LimitsExceeded" in caplog.messages[-1]
     other = await connect(bus_address)
     assert await other.call(NAME, ROOT, HOUSE, "Echo", "s", ["mine"]) == ["mine"]
     toy.released.set()
@@ -294,6 +298,15 @@ async def test_one_caller_has_a_bound_and_does_not_use_up_anothers(
     assert await ask(ROOT, HOUSE, "Echo", "s", "again") == ["again"]
     await other.close()
     await toy.close()
+
+
+async def test_calls_are_refused_while_too_much_waits_to_be_sent(
+    toy: Toy, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "MAX_BACKLOG", -1)
+    for arguments in ((HOUSE, "Echo", "s", "x"), ("org.freedesktop.DBus.Peer", "Ping")):
+        error = await refused(ask, ROOT, *arguments)
+        assert error.name == DBUS_ERROR + "LimitsExceeded"
 
 
 async def test_calls_in_flight_when_the_service_stops_are_told_so(toy: Toy, ask: Ask) -> None:

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from mvirt_zfs_dbus import errors
 from mvirt_zfs_dbus.bus.objects import ObjectTree
-from mvirt_zfs_dbus.bus.wire import Message, RemoteError, unpacked
+from mvirt_zfs_dbus.bus.wire import Message, RemoteError, Variant, unpacked
 
 from .conftest import Ask
 from .toy import HOUSE, LAMP, ROOT, House, Toy, path
@@ -212,13 +213,22 @@ async def test_what_does_not_exist_has_its_own_error(
 
 
 async def test_no_property_can_be_set(toy: Toy, ask: Ask) -> None:
-    from mvirt_zfs_dbus.bus.wire import Variant
-
     for name, error in (("Level", "PropertyReadOnly"), ("Nonsense", "UnknownProperty")):
         with pytest.raises(RemoteError) as caught:
             await ask(path("a"), PROPERTIES, "Set", "ssv", LAMP, name, Variant("t", 1))
         assert caught.value.name == f"org.freedesktop.DBus.Error.{error}"
     assert await ask(path("a"), PROPERTIES, "GetAll", "s", PEER) == [{}]
+
+
+async def test_all_properties_are_read_even_where_they_cannot_be_fresh(toy: Toy, ask: Ask) -> None:
+    async def refresh(key: str) -> None:
+        raise errors.PoolUnavailable("the pool is suspended")
+
+    toy.lamp.refresh = refresh  # type: ignore[method-assign]
+    [values] = unpacked(await ask(path("a"), PROPERTIES, "GetAll", "s", LAMP))
+    assert values["Hours"] == 0
+    with pytest.raises(errors.PoolUnavailable, match="suspended"):
+        await ask(path("a"), PROPERTIES, "Get", "ss", LAMP, "Hours")
 
 
 async def test_an_object_removed_while_it_is_refreshed_is_unknown(toy: Toy, ask: Ask) -> None:

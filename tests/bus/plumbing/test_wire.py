@@ -136,7 +136,11 @@ def test_the_system_and_session_bus_are_found_where_everybody_finds_them(
 async def test_a_taken_name_is_refused_and_not_queued_for(toy: Toy, client: Connection) -> None:
     with pytest.raises(NameTaken, match=r"org\.example\.Toy.*twice"):
         await client.request_name(NAME)
+    freed = asyncio.Event()
+    rule = MatchRule(sender=BUS, member="NameOwnerChanged", arg0=NAME)
+    await client.subscribe(rule, lambda message: freed.set())
     await toy.close()
+    await freed.wait()
     assert await client.name_owner(NAME) == ""
     assert not client.lost.is_set()
 
