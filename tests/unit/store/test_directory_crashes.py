@@ -7,6 +7,7 @@ is what a killed process leaves. One test kills a real one.
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from mvirt_zfs_dbus.errors import Error, NoSpace
 from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.base import Inventory, NewClone, NewDataset
 from mvirt_zfs_dbus.store.directory import DirectoryStore
@@ -216,6 +218,85 @@ def test_a_process_killed_before_it_publishes_leaves_nothing(
     asyncio.run(check())
 
 
+@dataclass
+class Fault:
+    """Has the file system refuse one step, the one after the first ``after``."""
+
+    after: int = sys.maxsize
+    taken: int = 0
+
+    def __call__(self, what: str) -> None:
+        self.taken += 1
+        if self.taken - 1 == self.after:
+            raise OSError(errno.ENOSPC, f"no space to {what}")
+
+
+IN_ONE_CALL = [
+    name
+    for name in OPERATIONS
+    if name not in ("import-volume", "import-template", "abandon", "rollback-destroying", "chain")
+]
+
+
+@pytest.mark.parametrize("name", IN_ONE_CALL)
+async def test_an_operation_that_fails_at_any_step_has_changed_nothing(
+    name: str, tmp_path: Path, furnished: Path
+) -> None:
+    for step in itertools.count():
+        path = tmp_path / str(step)
+        shutil.copytree(furnished, path)
+        fault = Fault()
+        store = DirectoryStore(path, step=fault)
+        await store.start()
+        before = await state(store)
+        fault.taken, fault.after = 0, step
+        try:
+            await OPERATIONS[name](store)
+        except NoSpace:
+            assert await state(store) == before
+            assert files_of(path) == files_of(furnished)
+        except Error as error:
+            raise AssertionError(f"refused at step {step}") from error
+        else:
+            assert await state(store) != before
+        steps = fault.taken
+        await store.collect()
+        raws, records = files_of(path)
+        assert raws == records, "what could not be removed at once is removed later"
+        assert not list((path / ".tmp").iterdir())
+        await store.close()
+        if steps <= step:
+            break
+
+
+async def test_a_rollback_whose_newer_snapshots_cannot_be_removed_is_done(
+    tmp_path: Path, furnished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(what: str) -> None:
+        if what.startswith("write") and SECOND in what:
+            raise OSError(errno.ENOSPC, "no space")
+
+    path = tmp_path / "pool"
+    shutil.copytree(furnished, path)
+    store = DirectoryStore(path, step=refuse)
+    await store.start()
+    await store.rollback(SNAPSHOT, destroy_newer=True)
+    found = await contents(store)
+    assert (found[VOLUME], found[SECOND]) == (b"first", b"later")
+    assert "are still there" in caplog.text
+    await store.close()
+
+
+async def state(store: DirectoryStore) -> tuple[Inventory, dict[str, bytes]]:
+    return await store.scan(), await contents(store)
+
+
+def files_of(path: Path) -> tuple[set[str], set[str]]:
+    """The keys of the raw files and of the records in a directory."""
+    raws, records = ({f.stem for f in path.glob(pattern)} for pattern in ("*.raw", "*.json"))
+    return raws, records
+
+
 async def check_whole(path: Path, before: dict[str, bytes], died_at: list[str]) -> None:
     """What the next service finds: no object that is neither as before nor as it was to be, no
     file that belongs to none, and nothing in the way of doing the same again."""
@@ -234,9 +315,7 @@ async def check_whole(path: Path, before: dict[str, bytes], died_at: list[str]) 
         for disk in (*inventory.volumes.values(), *inventory.templates.values()):
             assert disk.size in (SIZE, 2 * SIZE), died_at
         assert not list((path / ".tmp").iterdir()), died_at
-        names = {file.name for file in path.iterdir()} - {".tmp"}
-        raws = {name.removesuffix(".raw") for name in names if name.endswith(".raw")}
-        records = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+        raws, records = files_of(path)
         assert raws == records, died_at
         await destroy_all(store, inventory)
         assert {file.name for file in path.iterdir()} == {".tmp"}, died_at
