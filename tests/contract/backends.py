@@ -18,6 +18,7 @@ import pytest
 
 from mvirt_zfs_dbus.store.base import Store
 from mvirt_zfs_dbus.store.directory import DirectoryStore
+from mvirt_zfs_dbus.store.zfs import ZfsStore
 
 STORES = os.environ.get("MVIRT_TEST_STORES", "directory directory-xfs directory-btrfs").split()
 """Which of ``BACKENDS`` to run on: ``MVIRT_TEST_STORES=zfs pytest tests/contract``."""
@@ -122,6 +123,63 @@ class DirectoryBackend(StoreBackend):
         """Whoever gave the path clears it away."""
 
 
+class ZfsBackend(StoreBackend):
+    """A dataset of its own in a real pool, which takes a kernel with ZFS and root."""
+
+    def __init__(self, root: str, runtime_directory: Path) -> None:
+        self.root = root
+        self._runtime_directory = runtime_directory
+        self._zfs("create", "-o", "mountpoint=none", root)
+
+    def store(self) -> Store:
+        return ZfsStore(self.root, runtime_directory=self._runtime_directory)
+
+    def store_without_pool(self) -> Store:
+        return ZfsStore(f"{self.root}/missing", runtime_directory=self._runtime_directory)
+
+    async def remove_behind(self, dataset_id: str) -> None:
+        self._zfs("destroy", f"{self.root}/{dataset_id}")
+
+    async def add_stranger(self, dataset_id: str) -> None:
+        self._zfs("create", "-s", "-V", "1M", f"{self.root}/{dataset_id}")
+
+    async def stranger_exists(self, dataset_id: str) -> bool:
+        return f"{self.root}/{dataset_id}" in self._zfs("list", "-H", "-o", "name", "-r", self.root)
+
+    async def settle(self) -> None:
+        subprocess.run(["zpool", "sync", self.root.partition("/")[0]], check=True)
+
+    def read(self, device: str, offset: int, length: int) -> bytes:
+        """A template has no device: what is in it is read through a clone of its ``@img``."""
+        if Path(device).exists():
+            return super().read(device, offset, length)
+        template = device.removeprefix("/dev/zvol/")
+        clone = f"{self.root}-reader"
+        self._zfs("clone", f"{template}@img", clone)
+        try:
+            subprocess.run(["udevadm", "settle"], check=True)
+            return super().read(f"/dev/zvol/{clone}", offset, length)
+        finally:
+            subprocess.run(["udevadm", "settle"], check=True)
+            self._zfs("destroy", clone)
+
+    def close(self) -> None:
+        subprocess.run(["udevadm", "settle"], check=True)
+        self._zfs("destroy", "-R", self.root)
+
+    @staticmethod
+    def _zfs(*arguments: str) -> list[str]:
+        done = subprocess.run(["zfs", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, f"zfs {' '.join(arguments)}: {done.stderr}"
+        return done.stdout.splitlines()
+
+
+def _in_a_pool(request: pytest.FixtureRequest) -> StoreBackend:
+    tests_own: Path = request.getfixturevalue("tmp_path")
+    pool = os.environ.get("MVIRT_TEST_POOL", "tank")
+    return ZfsBackend(f"{pool}/{tests_own.name.replace('_', '-')}", tests_own / "run")
+
+
 def _on_plain_files(request: pytest.FixtureRequest) -> StoreBackend:
     path: Path = request.getfixturevalue("tmp_path")
     return DirectoryBackend(path / "pool")
@@ -140,6 +198,7 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], StoreBackend]] = {
     "directory": _on_plain_files,
     "directory-xfs": _mounted("xfs"),
     "directory-btrfs": _mounted("btrfs"),
+    "zfs": _in_a_pool,
 }
 
 

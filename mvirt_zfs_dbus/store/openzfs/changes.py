@@ -1,0 +1,191 @@
+"""The channel programs that change something (zfs-program(8)).
+
+Each is one transaction group under a lock on the pool's configuration: neither a crash nor another
+administrator gets between its steps. API functions return an errno and go on, so every program asks
+``zfs.check`` about all its steps before it takes the first one.
+
+They answer ``{done = …}``, or with nothing changed ``{refused = …, names = {…}}`` or
+``{errno = …}``. Names and values come in as arguments and are never written into the text.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .programs import COMMON
+from .properties import PREFIX
+
+SET: Final = (
+    COMMON
+    + """
+local dataset = argv["dataset"]
+if not zfs.exists(dataset) or not ours(dataset) then return {refused = "missing"} end
+for key, value in pairs(argv["set"]) do
+  local failed = zfs.check.set_prop(dataset, key, value)
+  if failed ~= 0 then return {errno = failed} end
+end
+for key, value in pairs(argv["set"]) do
+  local failed = zfs.sync.set_prop(dataset, key, value)
+  if failed ~= 0 then return {errno = failed} end
+end
+return {done = "set"}
+"""
+)
+"""``set``: user properties by their full names, for a ``dataset`` of ours."""
+
+# Whether a zvol is open has no function of its own. A rollback is refused when it is, and asking
+# for one needs a snapshot, which is the very case in which a destroy cannot be asked.
+_CHECKS: Final = """
+local function check_closed(dataset)
+  local failed = zfs.check.rollback(dataset)
+  if failed == EBUSY then return {refused = "busy"} end
+  if failed == EAGAIN then return {refused = "again"} end
+end
+
+local function check_destroyable(snapshots, defer)
+  for _, name in ipairs(snapshots) do
+    local failed = zfs.check.destroy({[1] = name, defer = defer})
+    if failed == EBUSY then return {refused = "held", names = {name}} end
+    if failed ~= 0 then return {errno = failed, names = {name}} end
+  end
+end
+
+-- Splits snapshots into ours, ours that go with their last clone, and others', and adds the clones.
+local function sort(names)
+  local found = {visible = {}, hidden = {}, foreign = {}, clones = {}, all = {}}
+  for _, name in ipairs(names) do
+    local kind = own(name, "kind")
+    local list = found.visible
+    if kind ~= "snapshot" and kind ~= "image" then list = found.foreign end
+    if deferred(name) then list = found.hidden end
+    list[#list + 1] = name
+    found.all[#found.all + 1] = name
+    for clone in zfs.list.clones(name) do found.clones[#found.clones + 1] = clone end
+  end
+  return found
+end
+"""
+
+DESTROY: Final = (
+    COMMON
+    + _CHECKS
+    + f"""
+local dataset, defer = argv["dataset"], argv["defer"]
+if not zfs.exists(dataset) or not ours(dataset) or own(dataset, "kind") ~= argv["kind"] then
+  return {{refused = "missing"}}
+end
+local names = {{}}
+for name in zfs.list.snapshots(dataset) do names[#names + 1] = name end
+if #names == 0 then
+  local failed = zfs.sync.destroy(dataset)
+  if failed == EBUSY then return {{refused = "busy"}} end
+  if failed ~= 0 then return {{errno = failed}} end
+  return {{done = "destroyed"}}
+end
+
+local found = sort(names)
+if #found.foreign > 0 then return {{refused = "foreign", names = found.foreign}} end
+if not argv["snapshots"] then return {{refused = "snapshots", names = names}} end
+if #found.clones > 0 and not defer then return {{refused = "clones", names = found.clones}} end
+local refused = check_closed(dataset) or check_destroyable(names, defer)
+if refused then return refused end
+
+-- From here on it is gone for everybody, whatever becomes of its space.
+local failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted")
+if failed ~= 0 then return {{errno = failed}} end
+for _, name in ipairs(names) do zfs.sync.destroy({{[1] = name, defer = defer}}) end
+if #found.clones == 0 and zfs.sync.destroy(dataset) == 0 then return {{done = "destroyed"}} end
+return {{done = "deferred"}}
+"""
+)
+"""``dataset`` of ``kind``; its snapshots too with ``snapshots``; ``defer`` what has clones."""
+
+DESTROY_SNAPSHOT: Final = (
+    COMMON
+    + _CHECKS
+    + """
+local name, defer = argv["snapshot"], argv["defer"]
+if not zfs.exists(name) or own(name, "kind") ~= "snapshot" or deferred(name) then
+  return {refused = "missing"}
+end
+local found = sort({name})
+if #found.clones > 0 and not defer then return {refused = "clones", names = found.clones} end
+local refused = check_destroyable({name}, defer)
+if refused then return refused end
+local failed = zfs.sync.destroy({[1] = name, defer = defer})
+if failed ~= 0 then return {errno = failed} end
+return {done = "destroyed"}
+"""
+)
+
+ROLLBACK: Final = (
+    COMMON
+    + _CHECKS
+    + """
+local dataset, target = argv["dataset"], argv["snapshot"]
+if not zfs.exists(target) or not ours(dataset) or own(target, "kind") ~= "snapshot"
+   or deferred(target) then
+  return {refused = "missing"}
+end
+local moment = (zfs.get_prop(target, "createtxg"))
+local names = {}
+for name in zfs.list.snapshots(dataset) do
+  if (zfs.get_prop(name, "createtxg")) > moment then names[#names + 1] = name end
+end
+local newer = sort(names)
+if #newer.foreign > 0 then return {refused = "foreign", names = newer.foreign} end
+if #newer.visible > 0 and not argv["destroy_newer"] then
+  return {refused = "newer", names = newer.visible}
+end
+if #newer.clones > 0 then return {refused = "clones", names = newer.clones} end
+local refused = check_closed(dataset) or check_destroyable(names, false)
+if refused then return refused end
+for _, name in ipairs(names) do zfs.sync.destroy(name) end
+local failed = zfs.sync.rollback(dataset)
+if failed ~= 0 then return {errno = failed} end
+return {done = "rolled back"}
+"""
+)
+
+COLLECT: Final = (
+    COMMON
+    + """
+local waiting, gone = {}, {}
+for _, name in pairs(argv["names"]) do
+  if zfs.exists(name) and own(name, "state") == "deleted" then waiting[name] = true
+  else gone[#gone + 1] = name end
+end
+-- The end of a clone takes its deferred origin along, which may free the next one.
+local progress = true
+while progress do
+  progress = false
+  for name in pairs(waiting) do
+    if zfs.sync.destroy(name) == 0 then
+      waiting[name] = nil
+      gone[#gone + 1] = name
+      progress = true
+      break
+    end
+  end
+end
+return {done = "collected", names = gone}
+"""
+)
+"""Of the deleted datasets ``names``, those that nothing holds any more; answers what is gone."""
+
+DESTROY_STAGED: Final = (
+    COMMON
+    + """
+local name = argv["dataset"]
+if not zfs.exists(name) then return {done = "destroyed"} end
+for snapshot in zfs.list.snapshots(name) do
+  local failed = zfs.sync.destroy(snapshot)
+  if failed ~= 0 then return {errno = failed} end
+end
+local failed = zfs.sync.destroy(name)
+if failed == EBUSY then return {refused = "busy"} end
+if failed ~= 0 then return {errno = failed} end
+return {done = "destroyed"}
+"""
+)
+"""A dataset that was never published, with whatever snapshots it has."""

@@ -1,0 +1,175 @@
+"""The device node of a zvol: where it is, waiting for it, whether it is the right one.
+
+``/dev/zvol/DATASET`` is a link that udev makes (60-zvol.rules) after the kernel made the disk, and
+changes after a rename. Until then it is absent or leads to another disk, so that it is believed
+only when the disk itself says which dataset it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ...errors import DeviceBusy, DeviceTimeout
+from ...model import User
+from ..files import users
+
+WAIT: Final = 30.0
+"""Seconds that udev is given for a link."""
+
+_LOOK_AGAIN: Final = 1.0
+"""Seconds after which the link is looked at even without an event, should one have been lost."""
+
+_SCANNERS: Final = frozenset({"(udev-worker)", "systemd-udevd"})
+
+_PAUSE: Final = 0.1
+
+_BLKZNAME: Final = 0x8100127D
+"""``_IOR(0x12, 125, char[256])``, sys/fs/zfs.h: the dataset a zvol belongs to."""
+_NAME_LENGTH: Final = 256
+
+_NETLINK_KOBJECT_UEVENT: Final = 15
+_UDEV_GROUP: Final = 2
+"""libudev's group: events whose rules have run, links included. Group 1 is the kernel's."""
+
+_NOT_READY: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTBLK, errno.EBUSY})
+
+
+def device_path(dataset: str) -> str:
+    """Where udev links the device; zvol_id writes a blank, as a pool's name may have, as ``+``."""
+    return f"/dev/zvol/{dataset.replace(' ', '+')}"
+
+
+async def wait_for_device(dataset: str, timeout: float = WAIT) -> str:
+    """The path of the dataset's device, once it is there and is this dataset's. DeviceTimeout."""
+    path = device_path(dataset)
+    with _udev_events() as events:
+        try:
+            async with asyncio.timeout(timeout):
+                while not await asyncio.to_thread(is_device_of, path, dataset):
+                    await _next(events)
+        except TimeoutError:
+            raise DeviceTimeout(
+                f"{path} did not appear within {timeout:g} s; is udev running?"
+            ) from None
+    return path
+
+
+async def wait_until_gone(dataset: str, timeout: float) -> bool:
+    """Whether the dataset's device goes within ``timeout`` seconds."""
+    path = device_path(dataset)
+    with _udev_events() as events:
+        try:
+            async with asyncio.timeout(timeout):
+                while await asyncio.to_thread(Path(path).exists):
+                    await _next(events)
+        except TimeoutError:
+            return False
+    return True
+
+
+async def open_device(dataset: str, patience: float) -> int:
+    """The dataset's device, readable and writable, and claimed: nobody can mount it meanwhile.
+
+    ``O_EXCL`` on a block device keeps out every other user that asks for it exclusively: file
+    systems, device mapper and LVM, MD (open(2)). DeviceBusy when one of them has it longer than
+    ``patience`` seconds.
+    """
+    path = await wait_for_device(dataset)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while True:
+        try:
+            fd = await asyncio.to_thread(os.open, path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+            break
+        except OSError as error:
+            if error.errno not in _NOT_READY or loop.time() > deadline:
+                raise DeviceBusy(
+                    f"{path} cannot be opened: {error.strerror}; it is held by"
+                    f" {await asyncio.to_thread(holder_of, dataset) or 'something unknown'}"
+                ) from error
+        await asyncio.sleep(_PAUSE)
+    if _dataset_of(fd) != dataset:
+        os.close(fd)
+        raise DeviceTimeout(f"{path} turned into another dataset's device while it was opened")
+    return fd
+
+
+def is_device_of(path: str, dataset: str) -> bool:
+    """Whether the path leads to the block device of this very dataset."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NOT_READY:
+            return False
+        raise
+    try:
+        return stat.S_ISBLK(os.fstat(fd).st_mode) and _dataset_of(fd) == dataset
+    finally:
+        os.close(fd)
+
+
+def users_of(dataset: str) -> list[User]:
+    """Who uses the dataset's device; what the kernel does with it counts as pid 0.
+
+    udev has a look at every disk that was just made or written, which is no use of it.
+    """
+    return [user for user in _openers(dataset) if user.command not in _SCANNERS]
+
+
+def holder_of(dataset: str) -> str:
+    """Who has the device open, in words for an error message; empty when it cannot be told."""
+    named = [
+        f"{user.command} (pid {user.pid})" if user.pid else user.command
+        for user in _openers(dataset)
+    ]
+    return ", ".join(named)
+
+
+def _openers(dataset: str) -> list[User]:
+    try:
+        status = Path(device_path(dataset)).stat()
+    except OSError:
+        return []
+    return users.users_of(status)
+
+
+def _dataset_of(fd: int) -> str:
+    """What ZFS says the open disk is; empty when it is no zvol."""
+    name = bytearray(_NAME_LENGTH)
+    try:
+        fcntl.ioctl(fd, _BLKZNAME, name)
+    except OSError:
+        return ""
+    return os.fsdecode(bytes(name).partition(b"\0")[0])
+
+
+@contextmanager
+def _udev_events() -> Iterator[socket.socket]:
+    with socket.socket(
+        socket.AF_NETLINK,
+        socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+        _NETLINK_KOBJECT_UEVENT,
+    ) as events:
+        events.bind((0, _UDEV_GROUP))
+        yield events
+
+
+async def _next(events: socket.socket) -> None:
+    """Return when udev has finished something, or after a while; the caller looks what it was."""
+    try:
+        async with asyncio.timeout(_LOOK_AGAIN):
+            await asyncio.get_running_loop().sock_recv(events, 8192)
+    except TimeoutError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:  # events were lost: one of them may have been ours
+            raise

@@ -1,0 +1,186 @@
+"""What happens in a pool, as ``zpool events`` tells it (zpool-events(8)).
+
+Every change of a dataset is an event of class ``sysevent.fs.zfs.history_event`` that names the
+dataset; vdevs that come and go, export and import are classes of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ...errors import Error
+from . import zpool
+
+_log = logging.getLogger(__name__)
+
+_HISTORY: Final = "sysevent.fs.zfs.history_event"
+_ENDED: Final = frozenset({"sysevent.fs.zfs.pool_export", "sysevent.fs.zfs.pool_destroy"})
+_IMPORTED: Final = "sysevent.fs.zfs.pool_import"
+
+_GATHER: Final = 0.05
+"""Seconds in which further events are taken together with the first."""
+_UNTIL_GONE: Final = 5.0
+"""Seconds that an export may take after its event, which comes before it is done."""
+_RESTART: Final = 1.0
+"""Seconds before ``zpool events`` is started again should it end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    kind: str
+    """The class, such as ``sysevent.fs.zfs.history_event``."""
+    dataset: str = ""
+    """The dataset or snapshot a history event is about."""
+
+    @property
+    def imported(self) -> bool:
+        return self.kind == _IMPORTED
+
+    @property
+    def ended(self) -> bool:
+        """The pool is being exported or destroyed."""
+        return self.kind in _ENDED
+
+    def concerns(self, root: str) -> bool:
+        """Whether it may have changed what exists below ``root``, or the pool's health.
+
+        What happens below ``.tmp`` does not exist for anybody yet.
+        """
+        if self.kind != _HISTORY or not self.dataset:
+            return True
+        name = self.dataset.partition("@")[0]
+        if name == f"{root}/.tmp" or name.startswith(f"{root}/.tmp/"):
+            return False
+        return name == root or name.startswith(f"{root}/") or root.startswith(f"{name}/")
+
+
+def parse(lines: Iterable[str]) -> Iterator[Event]:
+    """The events ``zpool events -H -v`` prints: a line, the payload indented, a blank line."""
+    reader = Reader()
+    for line in lines:
+        event = reader.feed(line)
+        if event is not None:
+            yield event
+
+
+class Reader:
+    """Reads events a line at a time."""
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._dataset = ""
+
+    def feed(self, line: str) -> Event | None:
+        """The event that this line ends, if it ends one."""
+        if not line.strip():
+            event = Event(self._kind, self._dataset) if self._kind else None
+            self._kind = self._dataset = ""
+            return event
+        if not line[0].isspace():
+            self._kind = line.rstrip("\n").rpartition("\t")[2]
+        else:
+            key, _, value = line.strip().partition(" = ")
+            if key == "history_dsname":
+                self._dataset = value.strip('"')
+        return None
+
+
+class Follower:
+    """Follows one pool, whether it is imported or not, and tells every watcher.
+
+    ``root`` is the dataset that matters; ``on_import`` is awaited when the pool came back, before
+    anybody is told.
+    """
+
+    def __init__(self, root: str, on_import: Callable[[], Awaitable[None]]) -> None:
+        self._root = root
+        self._pool = zpool.pool_of(root)
+        self._on_import = on_import
+        self._watchers: set[asyncio.Event] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        self._closed = True
+        self._tell()
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yields after every change that concerns us, and once at the beginning, for what happened
+        before. Ends when the follower is closed."""
+        happened = asyncio.Event()
+        happened.set()
+        self._watchers.add(happened)
+        try:
+            while not self._closed:
+                await happened.wait()
+                if self._closed:
+                    return
+                await asyncio.sleep(_GATHER)
+                happened.clear()
+                yield
+        finally:
+            self._watchers.discard(happened)
+
+    def _tell(self) -> None:
+        for happened in self._watchers:
+            happened.set()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._read()
+            except (Error, OSError) as error:
+                _log.warning("zpool events cannot be run: %s", error)
+            await asyncio.sleep(_RESTART)
+            self._tell()  # of what happened meanwhile
+
+    async def _read(self) -> None:
+        process = await asyncio.create_subprocess_exec(
+            zpool.executable("zpool"),
+            *("events", "-H", "-v", "-f", self._pool),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env=zpool.ENVIRONMENT,
+        )
+        assert process.stdout is not None
+        reader = Reader()
+        try:
+            async for line in process.stdout:
+                event = reader.feed(line.decode(errors="replace"))
+                if event is not None and event.concerns(self._root):
+                    await self._take(event)
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()  # wait() alone never ends while output is left unread
+        _log.warning("zpool events ended with status %s", process.returncode)
+
+    async def _take(self, event: Event) -> None:
+        if event.ended:
+            await self._wait_for_end()
+        if event.imported:
+            try:
+                await self._on_import()
+            except Error as error:
+                _log.warning("the pool came back, but: %s", error)
+        self._tell()
+
+    async def _wait_for_end(self) -> None:
+        """An export is told before it is done, and nothing tells its end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_UNTIL_GONE):
+                while zpool.health(self._pool) != zpool.UNAVAILABLE:  # noqa: ASYNC110
+                    await asyncio.sleep(_GATHER)

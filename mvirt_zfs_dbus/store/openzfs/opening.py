@@ -1,0 +1,43 @@
+"""What has to be true before a pool is served."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from ...errors import PoolUnavailable
+from . import zpool
+from .kernel import Kernel
+
+
+async def check_root(kernel: Kernel) -> None:
+    """PoolUnavailable: the pool is not imported or not usable, or has no such dataset."""
+    health = zpool.health(kernel.pool)
+    if health == zpool.UNAVAILABLE:
+        raise PoolUnavailable(f"there is no pool {kernel.pool}; zpool import brings one in")
+    if health in zpool.LOST:
+        raise PoolUnavailable(f"pool {kernel.pool} is {health}")
+    if not await kernel.exists(kernel.root):
+        raise PoolUnavailable(
+            f"there is no dataset {kernel.root}; zfs create -o mountpoint=none {kernel.root}"
+            " makes it"
+        )
+
+
+def lock(directory: Path, pool: str) -> int:
+    """A descriptor that keeps other services away from the pool as long as it is open."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = directory / f"{pool.replace('/', '%')}.lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise PoolUnavailable(
+            f"{directory} cannot be used: {error.strerror}; run as root"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise PoolUnavailable(f"another service has pool {pool} open") from error
+    return fd

@@ -1,0 +1,182 @@
+"""The channel programs that read (zfs-program(8)), and how answers are read.
+
+A program runs with the pool's configuration locked, so that it sees one moment. Names come in as
+arguments and are never written into the text.
+
+Our properties are asked for one by one, because that needs only the dataset's entry in the pool;
+``zfs.list.user_properties`` opens the dataset, and the kernel panics where that fails
+(``VERIFY0`` in zcp_user_props_list).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .properties import PIECE, PREFIX
+
+INSTRUCTION_LIMIT: Final = 100_000_000
+MEMORY_LIMIT: Final = 100 * 1024 * 1024
+"""The most zfs-program(8) allows."""
+
+COMMON: Final = f"""
+local argv = (...)["argv"]
+
+-- What is set on this very dataset; user properties are inherited.
+local function own(dataset, key)
+  local value, source = zfs.get_prop(dataset, "{PREFIX}" .. key)
+  if value ~= nil and (source == dataset or source == "$recvd") then return value end
+end
+
+local function ours(dataset)
+  local kind = own(dataset, "kind")
+  return (kind == "volume" or kind == "template") and own(dataset, "state") ~= "deleted"
+end
+
+local function deferred(snapshot)
+  return (zfs.get_prop(snapshot, "defer_destroy")) == "on"
+end
+"""
+
+SCAN: Final = (
+    COMMON
+    + f"""
+local function whole(dataset, key)
+  local text = own(dataset, key)
+  local piece, number = text, 0
+  while piece and #piece == {PIECE} do
+    number = number + 1
+    piece = own(dataset, key .. "-" .. number)
+    text = text .. (piece or "")
+  end
+  return text
+end
+
+local function add(row, dataset, properties)
+  for _, property in ipairs(properties) do
+    row[property] = (zfs.get_prop(dataset, property))
+  end
+  return row
+end
+
+local function snapshot(name)
+  local kind = own(name, "kind")
+  if kind ~= "snapshot" then return {{kind = kind}} end
+  local row = {{kind = kind, name = own(name, "name"), created = own(name, "created")}}
+  return add(row, name, {{"createtxg", "defer_destroy", "volsize", "used", "referenced",
+                        "compressratio", "creation"}})
+end
+
+local function dataset(name)
+  local kind = own(name, "kind")
+  if kind ~= "volume" and kind ~= "template" then return nil end
+  local row = {{kind = kind}}
+  for _, key in ipairs({{"name", "created", "state", "source", "checksum", "source-volume",
+                       "labels"}}) do
+    row[key] = whole(name, key)
+  end
+  add(row, name, {{"volsize", "volblocksize", "used", "referenced", "compressratio",
+                 "refreservation", "origin", "creation"}})
+  row["snapshots"] = {{}}
+  for found in zfs.list.snapshots(name) do row["snapshots"][found] = snapshot(found) end
+  return row
+end
+
+local root = argv["root"]
+if not zfs.exists(root) then return {{missing = true}} end
+if (zfs.get_prop(root, "keystatus")) == "unavailable" then return {{locked = true}} end
+
+local answer = {{root = add({{}}, root, {{"available", "compressratio"}}), datasets = {{}}}}
+if argv["names"] then
+  for _, name in pairs(argv["names"]) do
+    if zfs.exists(name) then answer["datasets"][name] = dataset(name) end
+  end
+else
+  for name in zfs.list.children(root) do
+    if name ~= root .. "/.tmp" then answer["datasets"][name] = dataset(name) end
+  end
+end
+return answer
+"""
+)
+"""``root``, and ``names`` where only these are wanted: all of ours with what ZFS and we know."""
+
+USAGE: Final = (
+    COMMON
+    + """
+local name = argv["dataset"]
+if argv["snapshot"] then name = name .. "@" .. argv["snapshot"] end
+if not zfs.exists(name) or not ours(argv["dataset"]) then return {} end
+return {
+  used = (zfs.get_prop(name, "used")),
+  referenced = (zfs.get_prop(name, "referenced")),
+  compressratio = (zfs.get_prop(name, "compressratio")),
+}
+"""
+)
+"""What a ``dataset`` of ours occupies, or its ``snapshot``; nothing where there is none."""
+
+ROOT: Final = """
+local root = (...)["argv"]["root"]
+if not zfs.exists(root) then return {} end
+return {
+  available = (zfs.get_prop(root, "available")),
+  compressratio = (zfs.get_prop(root, "compressratio")),
+}
+"""
+
+PROPERTY: Final = """
+local argv = (...)["argv"]
+return {value = (zfs.get_prop(argv["dataset"], argv["property"]))}
+"""
+"""One native ``property`` of a ``dataset`` that exists."""
+
+PLACE: Final = (
+    COMMON
+    + """
+local place = argv["dataset"]
+if not zfs.exists(place) then return {exists = false} end
+local found = {}
+for name in zfs.list.children(place) do found[#found + 1] = name end
+return {exists = true, kind = own(place, "kind"), names = found}
+"""
+)
+"""Whether ``dataset`` exists and is ours, and what is below it."""
+
+FIND: Final = (
+    COMMON
+    + """
+local root, id = argv["root"], argv["snapshot"]
+for name in zfs.list.children(root) do
+  if zfs.exists(name .. "@" .. id) then return {names = {name}} end
+end
+return {names = {}}
+"""
+)
+"""The dataset below ``root`` that has ``snapshot``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a program that changes something answered."""
+
+    done: str = ""
+    refused: str = ""
+    errno: int = 0
+    names: tuple[str, ...] = ()
+
+
+def outcome(answer: Mapping[bytes, Any]) -> Outcome:
+    return Outcome(
+        done=answer.get(b"done", b"").decode(),
+        refused=answer.get(b"refused", b"").decode(),
+        errno=answer.get(b"errno", 0),
+        names=names(answer),
+    )
+
+
+def names(answer: Mapping[bytes, Any]) -> tuple[str, ...]:
+    """A Lua list of names: it arrives as a table with the keys ``1``, ``2`` …"""
+    listed: Mapping[bytes, bytes] = answer.get(b"names", {})
+    return tuple(listed[key].decode() for key in sorted(listed, key=int))

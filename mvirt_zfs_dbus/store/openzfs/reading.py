@@ -1,0 +1,100 @@
+"""What there is: the whole pool as of one moment, or one thing of it, fresh."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import NotFound, PoolUnavailable
+from ...model import Kind, Pool, Snapshot, Usage
+from ..base import Inventory
+from . import programs, rows, zpool
+from .kernel import Kernel
+from .properties import DELETED
+from .rows import DatasetRow
+
+
+class Reading:
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._homes: dict[str, str] = {}
+        """The dataset of each snapshot, as it was last seen."""
+
+    async def scan(self) -> tuple[Inventory, set[str]]:
+        """Everything that exists, and the datasets that are deleted and wait for their clones."""
+        health = zpool.health(self._kernel.pool)
+        if health in zpool.LOST:
+            return Inventory(Pool(self._kernel.root, health)), set()
+        async with asyncio.TaskGroup() as tasks:
+            space = tasks.create_task(zpool.space(self._kernel.pool))
+            scanning = tasks.create_task(self._scan())
+        answer = scanning.result()
+        usage = rows.pool_usage(answer[b"root"], *space.result())
+        found = rows.read_datasets(answer)
+        self._homes = {s.name: row.dataset for row in found for s in row.snapshots}
+        inventory = Inventory(Pool(self._kernel.root, health, usage))
+        deleted = {row.dataset for row in found if row.metadata.state == DELETED}
+        return rows.add_to(inventory, found), deleted
+
+    async def pool(self) -> Pool:
+        health = zpool.health(self._kernel.pool)
+        if health in zpool.LOST:
+            return Pool(self._kernel.root, health)
+        space = await zpool.space(self._kernel.pool)
+        root = await self._kernel.read(programs.ROOT, root=self._kernel.root)
+        return Pool(self._kernel.root, health, rows.pool_usage(root, *space))
+
+    async def usage(self, dataset_id: str, snapshot_id: str) -> Usage:
+        part = {"snapshot": snapshot_id} if snapshot_id else {}
+        name = f"{self._kernel.root}/{dataset_id}"
+        found = await self._kernel.read(programs.USAGE, dataset=name, **part)
+        if not found:
+            raise NotFound(f"there is no {name}" + (f"@{snapshot_id}" if snapshot_id else ""))
+        return rows.read_usage(found)
+
+    async def row(self, kind: Kind, dataset_id: str) -> DatasetRow:
+        """A volume or a template. NotFound."""
+        found = await self.dataset(dataset_id)
+        if found.metadata.kind != kind:
+            raise NotFound(f"there is no {kind} {dataset_id}")
+        return found
+
+    async def dataset(self, dataset_id: str) -> DatasetRow:
+        """What exists under this id. NotFound."""
+        found = rows.read_datasets(await self._scan(f"{self._kernel.root}/{dataset_id}"))
+        if not found or not found[0].exists:
+            raise NotFound(f"there is no volume or template {dataset_id}")
+        return found[0]
+
+    async def snapshot(self, snapshot_id: str, home: str = "") -> Snapshot:
+        """A snapshot, of the dataset ``home`` where that is known. NotFound."""
+        dataset = home or await self.home(snapshot_id)
+        volume = await self.row(Kind.VOLUME, dataset.rpartition("/")[2])
+        for found in rows.snapshots(volume):
+            if found.id == snapshot_id:
+                self._homes[snapshot_id] = dataset
+                return found
+        raise NotFound(f"there is no snapshot {snapshot_id}")
+
+    async def home(self, snapshot_id: str) -> str:
+        """The dataset a snapshot is of, as it was last seen, or by a search. NotFound."""
+        seen = self._homes.get(snapshot_id)
+        if seen is not None and await self._kernel.exists(f"{seen}@{snapshot_id}"):
+            return seen
+        root = self._kernel.root
+        answer = await self._kernel.read(programs.FIND, root=root, snapshot=snapshot_id)
+        for home in programs.names(answer):
+            self._homes[snapshot_id] = home
+            return home
+        raise NotFound(f"there is no snapshot {snapshot_id}")
+
+    async def _scan(self, *names: str) -> Mapping[bytes, Any]:
+        root = self._kernel.root
+        only = {"names": list(names)} if names else {}
+        answer = await self._kernel.read(programs.SCAN, root=root, **only)
+        if answer.get(b"missing"):
+            raise PoolUnavailable(f"there is no dataset {root} any more")
+        if answer.get(b"locked"):
+            raise PoolUnavailable(f"{root} is encrypted; zfs load-key unlocks it")
+        return answer

@@ -1,0 +1,207 @@
+"""The answer of the scanning program, and the volumes, snapshots and templates it stands for."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ...model import Kind, PoolUsage, Snapshot, Template, Usage, Volume
+from ..base import Inventory
+from .device import device_path
+from .properties import DELETED, IMAGE, SNAPSHOT, Metadata, decode
+
+_log = logging.getLogger(__name__)
+
+IMAGE_SNAPSHOT: Final = "img"
+"""What volumes are cloned from: ``POOL/UUID@img``."""
+
+_METADATA: Final = (
+    "kind",
+    "name",
+    "created",
+    "labels",
+    "source",
+    "checksum",
+    "source-volume",
+    "state",
+)
+
+Answer = Mapping[bytes, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    name: str
+    """After the ``@``."""
+    metadata: Metadata
+    size: int
+    usage: Usage
+    txg: int
+    """The transaction group it was taken in: the order of a volume's snapshots."""
+    deferred: bool
+    """Destroyed for everybody, and gone with its last clone."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    dataset: str
+    metadata: Metadata
+    size: int
+    block_size: int
+    thin: bool
+    usage: Usage
+    origin: str
+    """The snapshot it is a clone of, as ZFS names it; empty when it is none."""
+    snapshots: tuple[SnapshotRow, ...]
+
+    @property
+    def id(self) -> str:
+        return self.dataset.rpartition("/")[2]
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is there for others."""
+        return self.metadata.state != DELETED and self.size > 0 and is_id(self.id)
+
+
+def read_datasets(answer: Answer) -> list[DatasetRow]:
+    found = answer.get(b"datasets", {})
+    return [_dataset(name.decode(), row) for name, row in sorted(found.items())]
+
+
+def read_usage(row: Answer) -> Usage:
+    return Usage(
+        used=row.get(b"used", 0),
+        referenced=row.get(b"referenced", 0),
+        compression_ratio=row.get(b"compressratio", 100) / 100,
+    )
+
+
+def is_id(name: str) -> bool:
+    """Whether a dataset or snapshot has a name this service gives."""
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False
+
+
+def _dataset(name: str, row: Answer) -> DatasetRow:
+    snapshots = [_snapshot(found.decode(), below) for found, below in row[b"snapshots"].items()]
+    return DatasetRow(
+        dataset=name,
+        metadata=_metadata(row),
+        size=row.get(b"volsize", 0),
+        block_size=row.get(b"volblocksize", 0),
+        thin=not row.get(b"refreservation", 0),
+        usage=read_usage(row),
+        origin=row.get(b"origin", b"").decode(),
+        snapshots=tuple(sorted(snapshots, key=lambda snapshot: snapshot.txg)),
+    )
+
+
+def _snapshot(name: str, row: Answer) -> SnapshotRow:
+    return SnapshotRow(
+        name=name.partition("@")[2],
+        metadata=_metadata(row),
+        size=row.get(b"volsize", 0),
+        usage=read_usage(row),
+        txg=row.get(b"createtxg", 0),
+        deferred=row.get(b"defer_destroy") == b"on",
+    )
+
+
+def _metadata(row: Answer) -> Metadata:
+    texts = {key: row[key.encode()] for key in _METADATA if key.encode() in row}
+    if "created" not in texts and b"creation" in row:  # somebody cleared it: ZFS knows the second
+        texts["created"] = b"%d" % (row[b"creation"] * 1_000_000)
+    return decode(texts)
+
+
+# What they are to others
+
+
+def volume(row: DatasetRow) -> Volume:
+    origin, _, snapshot = row.origin.rpartition("/")[2].partition("@")
+    return Volume(
+        **_common(row),
+        origin_id=origin if snapshot == IMAGE_SNAPSHOT and is_id(origin) else "",
+    )
+
+
+def template(row: DatasetRow) -> Template:
+    origin = row.origin.partition("@")[2]
+    return Template(
+        **_common(row),
+        origin_id=origin if is_id(origin) else "",
+        source_volume_id=row.metadata.source_volume_id,
+        snapshot=f"{row.dataset}@{IMAGE_SNAPSHOT}",
+    )
+
+
+def snapshots(row: DatasetRow) -> list[Snapshot]:
+    """Those of ours that exist, the oldest first."""
+    return [
+        Snapshot(
+            id=found.name,
+            name=found.metadata.name,
+            volume_id=row.id,
+            size=found.size,
+            created_at=found.metadata.created_at,
+            usage=found.usage,
+        )
+        for found in row.snapshots
+        if found.metadata.kind == SNAPSHOT and not found.deferred and is_id(found.name)
+    ]
+
+
+def add_to(inventory: Inventory, rows: list[DatasetRow]) -> Inventory:
+    """The inventory with what exists of these rows."""
+    volumes: dict[str, Volume] = {}
+    templates: dict[str, Template] = {}
+    found: dict[str, Snapshot] = {}
+    for row in rows:
+        if not row.exists:
+            continue
+        if row.metadata.kind == Kind.VOLUME:
+            volumes[row.id] = volume(row)
+            found.update((snapshot.id, snapshot) for snapshot in snapshots(row))
+        elif _has_image(row):
+            templates[row.id] = template(row)
+        else:
+            _log.warning("template %s has lost its @%s: left alone", row.dataset, IMAGE_SNAPSHOT)
+    return Inventory(inventory.pool, volumes, found, templates)
+
+
+def pool_usage(root: Answer, size: int, allocated: int, free: int) -> PoolUsage:
+    return PoolUsage(
+        size=size,
+        allocated=allocated,
+        free=free,
+        available=root.get(b"available", 0),
+        compression_ratio=root.get(b"compressratio", 100) / 100,
+    )
+
+
+def _has_image(row: DatasetRow) -> bool:
+    return any(
+        found.name == IMAGE_SNAPSHOT and found.metadata.kind == IMAGE for found in row.snapshots
+    )
+
+
+def _common(row: DatasetRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.metadata.name,
+        "size": row.size,
+        "block_size": row.block_size,
+        "created_at": row.metadata.created_at,
+        "device": device_path(row.dataset),
+        "labels": row.metadata.labels,
+        "source": row.metadata.source,
+        "checksum": row.metadata.checksum,
+        "thin": row.thin,
+        "usage": row.usage,
+    }

@@ -1,0 +1,250 @@
+"""The ZFS store: zvols through libzfs_core, OpenZFS's own interface for programs.
+
+    POOL/UUID              a volume or a template
+    POOL/UUID@UUID         a snapshot of a volume
+    POOL/UUID@img          what volumes are cloned from a template by
+    POOL/.tmp/UUID         one that is being made
+    POOL/.tmp              a file system for temporary files
+
+POOL may be a dataset inside a pool (``tank/vm``). What carries no property of ours is not ours.
+
+Who does what, in ``openzfs/``: ``programs`` (reading) and ``changes`` are channel programs, run by
+``kernel`` and understood by ``rows`` and ``reading``; ``properties`` is what datasets carry;
+``staging`` makes and publishes, ``deletion`` destroys and rolls back, ``stream`` copies;
+``device``, ``events``, ``spool`` and ``zpool`` are the system around.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import Error, InvalidSize, NotFound, PoolUnavailable, WouldShrink
+from ..model import Kind, Pool, Snapshot, Template, Usage, User, Volume
+from .base import Inventory, NewClone, NewDataset
+from .openzfs import changes, device, properties, rows
+from .openzfs.deletion import Deletion
+from .openzfs.events import Follower
+from .openzfs.kernel import Kernel, Step, no_step
+from .openzfs.opening import check_root, lock
+from .openzfs.reading import Reading
+from .openzfs.rows import IMAGE_SNAPSHOT, DatasetRow
+from .openzfs.settled import settled
+from .openzfs.staging import Staging
+from .openzfs.stream import Copier
+
+RUNTIME_DIRECTORY: Final = Path("/run/mvirt-zfs-dbus")
+
+
+class ZfsStore:
+    """See :class:`~mvirt_zfs_dbus.store.base.Store`, which says what each method does."""
+
+    def __init__(
+        self, pool: str, *, runtime_directory: Path = RUNTIME_DIRECTORY, step: Step = no_step
+    ) -> None:
+        """``step`` is for tests: it is called before each change of the pool with what it is."""
+        self.pool_name = pool
+        self._runtime_directory = runtime_directory
+        self._kernel = Kernel(_binding(), pool, step)
+        self._reading = Reading(self._kernel)
+        self._copier = Copier(self._kernel)
+        self._staging = Staging(self._kernel, self._copier, runtime_directory)
+        self._deletion = Deletion(self._kernel)
+        self._follower = Follower(pool, self._staging.sweep)
+        self._lock = -1
+
+    # Life
+
+    async def start(self) -> None:
+        try:
+            self._lock = lock(self._runtime_directory, self.pool_name)
+            await check_root(self._kernel)
+            await self._staging.prepare()
+            await self.scan()
+            await self.collect()
+            self._follower.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        await self._follower.close()
+        self._copier.close()
+        self._kernel.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def watch(self) -> AsyncIterator[None]:
+        return self._follower.changes()
+
+    # Reading
+
+    async def scan(self) -> Inventory:
+        inventory, deleted = await self._reading.scan()
+        self._deletion.deleted = deleted
+        return inventory
+
+    async def pool(self) -> Pool:
+        return await self._reading.pool()
+
+    async def usage(self, dataset_id: str, snapshot_id: str = "") -> Usage:
+        return await self._reading.usage(dataset_id, snapshot_id)
+
+    async def users(self, dataset_id: str) -> list[User]:
+        found = await self._reading.dataset(dataset_id)
+        return await self._kernel.run(device.users_of, found.dataset)
+
+    # Volumes
+
+    @settled
+    async def create_volume(self, new: NewDataset) -> Volume:
+        await self._staging.create(Kind.VOLUME, new)
+        return rows.volume(await self._publish(new.id))
+
+    @settled
+    async def resize(self, volume_id: str, size: int) -> Volume:
+        found = await self._reading.row(Kind.VOLUME, volume_id)
+        if size < found.size:
+            raise WouldShrink(f"volume {volume_id} has {found.size} bytes; {size} would cut it")
+        if size > found.size:
+            await self._kernel.set(found.dataset, volsize=str(size))
+        return rows.volume(await self._reading.row(Kind.VOLUME, volume_id))
+
+    @settled
+    async def destroy_volume(self, volume_id: str, *, snapshots: bool, defer: bool) -> None:
+        await self._deletion.destroy(Kind.VOLUME, volume_id, snapshots=snapshots, defer=defer)
+
+    @settled
+    async def rename(self, dataset_id: str, name: str) -> None:
+        await self._set(dataset_id, {"name": name})
+
+    @settled
+    async def set_labels(self, dataset_id: str, labels: Mapping[str, str]) -> None:
+        await self._set(dataset_id, {"labels": properties.labels_text(labels)})
+
+    async def _set(self, dataset_id: str, values: Mapping[str, str]) -> None:
+        name = f"{self.pool_name}/{dataset_id}"
+        what = f"set {', '.join(values)} of {name}"
+        encoded = properties.encode(values)
+        outcome = await self._kernel.change(what, changes.SET, dataset=name, set=encoded)
+        if outcome.refused:
+            raise NotFound(f"there is no volume or template {dataset_id}")
+
+    # Snapshots
+
+    @settled
+    async def create_snapshot(
+        self, volume_id: str, snapshot_id: str, name: str, created_at: int
+    ) -> Snapshot:
+        volume = await self._reading.row(Kind.VOLUME, volume_id)
+        carried = properties.of_snapshot(name, created_at)
+        await self._kernel.snapshot(f"{volume.dataset}@{snapshot_id}", carried)
+        return await self._reading.snapshot(snapshot_id, volume.dataset)
+
+    @settled
+    async def rollback(self, snapshot_id: str, *, destroy_newer: bool) -> Volume:
+        home = await self._reading.home(snapshot_id)
+        await self._deletion.rollback(home, snapshot_id, destroy_newer=destroy_newer)
+        return rows.volume(await self._reading.row(Kind.VOLUME, home.rpartition("/")[2]))
+
+    @settled
+    async def destroy_snapshot(self, snapshot_id: str, *, defer: bool) -> None:
+        home = await self._reading.home(snapshot_id)
+        await self._deletion.destroy_snapshot(home, snapshot_id, defer=defer)
+
+    # Templates
+
+    @settled
+    async def clone(self, template_id: str, new: NewClone) -> Volume:
+        origin = await self._reading.row(Kind.TEMPLATE, template_id)
+        _check_not_smaller(new, origin.size)
+        await self._staging.clone(Kind.VOLUME, f"{origin.dataset}@{IMAGE_SNAPSHOT}", new)
+        return rows.volume(await self._publish(new.id))
+
+    @settled
+    async def template_from_snapshot(self, snapshot_id: str, new: NewClone) -> Template:
+        snapshot = await self._reading.snapshot(snapshot_id)
+        _check_not_smaller(new, snapshot.size)
+        origin = f"{self.pool_name}/{snapshot.volume_id}@{snapshot_id}"
+        await self._staging.clone(Kind.TEMPLATE, origin, new, snapshot.volume_id)
+        return rows.template(await self._publish(new.id))
+
+    async def copy_to_template(
+        self, snapshot_id: str, new: NewClone, progress: Callable[[int, int], None]
+    ) -> Template:
+        snapshot = await self._reading.snapshot(snapshot_id)
+        _check_not_smaller(new, snapshot.size)
+        origin = f"{self.pool_name}/{snapshot.volume_id}@{snapshot_id}"
+        await self._staging.copy(origin, new, snapshot.volume_id, progress)
+        return rows.template(await self._publish(new.id))
+
+    @settled
+    async def destroy_template(self, template_id: str, *, defer: bool) -> None:
+        await self._deletion.destroy(Kind.TEMPLATE, template_id, snapshots=True, defer=defer)
+
+    # Import targets
+
+    @settled
+    async def create_target(self, kind: Kind, new: NewDataset) -> None:
+        await self._staging.create(kind, new)
+
+    async def open_target(self, dataset_id: str) -> int:
+        return await self._staging.open(dataset_id)
+
+    @settled
+    async def resize_target(self, dataset_id: str, size: int) -> None:
+        await self._staging.resize(dataset_id, size)
+
+    @settled
+    async def publish(self, dataset_id: str) -> Volume | Template:
+        await self._staging.publish(dataset_id)
+        found = await self._reading.dataset(dataset_id)
+        is_volume = found.metadata.kind == Kind.VOLUME
+        return rows.volume(found) if is_volume else rows.template(found)
+
+    async def abandon(self, dataset_id: str) -> None:
+        await self._staging.abandon(dataset_id)
+
+    @settled
+    async def open_spool(self) -> int:
+        return await self._staging.open_spool()
+
+    @settled
+    async def collect(self) -> None:
+        await self._deletion.collect()
+
+    # Inside
+
+    @settled
+    async def _publish(self, dataset_id: str) -> DatasetRow:
+        """Publish what was just made here; what cannot be published is not left behind."""
+        try:
+            await self._staging.publish(dataset_id)
+        except Error:
+            await self._staging.give_up(dataset_id)
+            raise
+        return await self._reading.dataset(dataset_id)
+
+
+def _check_not_smaller(new: NewClone, size: int) -> None:
+    if 0 < new.size < size:
+        raise InvalidSize(f"size {new.size} is smaller than the {size} bytes that are cloned")
+
+
+def _binding() -> Any:
+    """libzfs_core, OpenZFS's own binding; what is on PyPI as pyzfs is of 2016 and does not do."""
+    try:
+        import libzfs_core
+    except ImportError as error:
+        raise PoolUnavailable(
+            f"libzfs_core cannot be imported ({error}): Debian has it in python3-pyzfs"
+        ) from error
+    if not hasattr(libzfs_core, "lzc_channel_program_nosync"):
+        raise PoolUnavailable(
+            f"{libzfs_core.__file__} is too old: it knows no channel programs. Remove the pyzfs"
+            " that pip installed, and use OpenZFS's own (Debian: python3-pyzfs)"
+        )
+    return libzfs_core
