@@ -79,24 +79,25 @@ class Daemon:
         return await self._until_stopped(connection, service)
 
     async def _until_stopped(self, connection: Connection, service: Service) -> int:
-        """Serve until a signal or the bus says otherwise."""
+        """Serve until a signal, the bus or a fault says otherwise."""
+        watchdog = asyncio.create_task(systemd.keep_watchdog())
         stopped = asyncio.create_task(self._stop.wait())
         lost = asyncio.create_task(connection.lost.wait())
-        helpers = [
-            asyncio.create_task(service.follow()),
-            asyncio.create_task(systemd.keep_watchdog()),
-        ]
+        following = asyncio.create_task(service.follow())
         try:
-            await asyncio.wait([stopped, lost], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([stopped, lost, following], return_when=asyncio.FIRST_COMPLETED)
         finally:
             systemd.notify("STOPPING=1")
-            for task in (stopped, lost, *helpers):
+            for task in (watchdog, stopped, lost, following):
                 task.cancel()
-            await asyncio.wait([stopped, lost, *helpers])
+            await asyncio.wait([watchdog, stopped, lost, following])
         if self._stop.is_set():
             log.info("stopping")
             return OK
-        log.error("stopping: %s", connection.why_lost)
+        if not following.cancelled() and (fault := following.exception()):
+            log.critical("stopping: the pool cannot be followed", exc_info=fault)
+        else:
+            log.error("stopping: %s", connection.why_lost)
         return FAILED
 
     def _store(self) -> Store:

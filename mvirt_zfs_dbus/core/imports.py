@@ -7,6 +7,7 @@ made, the target is invisible until its bytes are synced and checked, and one st
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import rules
-from ..errors import ChecksumMismatch, InvalidSize, NoSpace
+from ..errors import ChecksumMismatch, Error, InvalidSize, NoSpace
 from ..image import Conversion, FdSource, ImageInfo, UrlSource, Workers
 from ..image import Progress as ImageProgress
 from ..model import Kind, Operation
@@ -26,6 +27,8 @@ from .clock import now
 from .jobs import Jobs
 from .progress import Progress
 from .tasks import uninterrupted
+
+log = logging.getLogger(__name__)
 
 FROM_FD: Final = "fd"
 """What stands as the source of an import whose caller passed a file descriptor."""
@@ -121,8 +124,15 @@ class Imports:
             progress.commit()
             self._catalog.put(await self._store.publish(new.id))
         except BaseException:
-            await uninterrupted(self._store.abandon(new.id))
+            await uninterrupted(self._abandon(new.id))
             raise
+
+    async def _abandon(self, target_id: str) -> None:
+        """Destroy what an import has made; what ended the import is told, not what this meets."""
+        try:
+            await self._store.abandon(target_id)
+        except Error as error:
+            log.error("the unfinished %s stays until the next start: %s", target_id, error)
 
     async def _fitting(self, order: _Order, info: ImageInfo) -> NewDataset:
         """The target an image needs, once it is known to be allowed and to fit."""
