@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.errors import Error
@@ -37,11 +37,13 @@ def pair():
         yield ours, theirs
 
 
+@settings(deadline=None)
 @given(messages)
 def test_every_message_arrives_as_it_was_sent(message):
     assert protocol.decode(protocol.encode(message)) == message
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_an_error(data):
     with pytest.raises(Error):

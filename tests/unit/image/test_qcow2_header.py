@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.errors import (
@@ -108,6 +108,7 @@ def test_a_version_3_header_cut_short_is_truncated():
         parse(Qcow2().build()[:103])
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=72, max_size=400), st.sampled_from([2, 3]), st.integers(9, 21))
 def test_no_header_does_worse_than_to_be_refused(data, version, cluster_bits):
     fields = b"QFI\xfb" + struct.pack(">I", version) + bytes(12) + struct.pack(">I", cluster_bits)

@@ -7,7 +7,7 @@ import os
 import tempfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.errors import CorruptImage, Error, Truncated
@@ -27,6 +27,7 @@ def joined(parts) -> bytes:
     return b"".join((byte * length)[:length] for byte, length in parts)
 
 
+@settings(deadline=None)
 @given(pieces, st.sampled_from([None, "sha256", "sha512"]), st.booleans(), st.integers(0, 9000))
 def test_a_file_becomes_the_disk(parts, algorithm, used_before, extra):
     image = joined(parts)
@@ -38,6 +39,7 @@ def test_a_file_becomes_the_disk(parts, algorithm, used_before, extra):
     assert result.done.digest == digest
 
 
+@settings(deadline=None)
 @given(pieces, st.sampled_from([None, "sha256"]), st.booleans())
 def test_a_pipe_becomes_the_disk_whether_its_length_is_known_or_not(parts, algorithm, known):
     image = joined(parts)

@@ -8,7 +8,7 @@ import tempfile
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.errors import Error, InvalidArgs, Truncated
@@ -97,6 +97,7 @@ def test_a_file_that_shrank_meanwhile_is_truncated(file):
         source.check_size()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=8))
 def test_extents_and_holes_are_those_of_the_file(parts):
     with tempfile.TemporaryFile() as file:

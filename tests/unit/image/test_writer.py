@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.errors import Error, NoSpace, Truncated
@@ -27,6 +27,7 @@ def file():
         yield file.fileno()
 
 
+@settings(deadline=None)
 @given(blocks, st.binary(max_size=20))
 def test_runs_cover_a_buffer_and_tell_its_zeros(data, tail):
     data += tail
@@ -37,6 +38,7 @@ def test_runs_cover_a_buffer_and_tell_its_zeros(data, tail):
     assert all(a[2] != b[2] for a, b in pairwise(found))
 
 
+@settings(deadline=None)
 @given(blocks, st.binary(max_size=20), st.integers(0, 2 * BLOCK), st.booleans())
 def test_what_is_written_is_what_is_read(data, tail, offset, is_zero):
     data += tail
