@@ -64,6 +64,7 @@ class Dispatcher:
     async def close(self) -> None:
         """Cut off the calls in flight, each with an answer, and refuse those that still come."""
         self._closing = True
+        await asyncio.sleep(0)  # a task cancelled before its first step could not answer
         for task in self._tasks:
             task.cancel()
         while self._tasks:

@@ -319,6 +319,33 @@ async def test_calls_in_flight_when_the_service_stops_are_told_so(toy: Toy, ask:
         await ask(ROOT, HOUSE, "Echo", "s", "too late")
 
 
+@pytest.mark.parametrize(
+    ("where", "interface", "member", "signature", "body"),
+    [
+        (ROOT, HOUSE, "Wait", "", []),
+        (path("a"), "org.freedesktop.DBus.Properties", "GetAll", "s", [LAMP]),
+    ],
+)
+async def test_a_call_that_arrives_just_before_the_service_stops_is_answered(
+    toy: Toy,
+    client: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    interface: str,
+    member: str,
+    signature: str,
+    body: list[str],
+) -> None:
+    call = Message(NAME, where, interface, member, signature=signature, body=body)
+    call.sender = client.unique_name
+    call.serial = 7
+    sent: list[Message] = []
+    monkeypatch.setattr(toy.connection, "send", sent.append)
+    toy.dispatcher._receive(call)
+    await toy.dispatcher.close()
+    assert [message.reply_serial for message in sent] == [7]
+
+
 class Nobody(OpenHouse):
     async def authorize(self, call: Call, action: Action, details: dict[str, str]) -> None:
         raise errors.AccessDenied("not today")
