@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 _HISTORY: Final = "sysevent.fs.zfs.history_event"
 _ENDED: Final = frozenset({"sysevent.fs.zfs.pool_export", "sysevent.fs.zfs.pool_destroy"})
 _IMPORTED: Final = "sysevent.fs.zfs.pool_import"
+
+_CHUNK: Final = 64 * 1024
 
 _GATHER: Final = 0.05
 """Seconds in which further events are taken together with the first."""
@@ -59,35 +61,28 @@ class Event:
         return name == root or name.startswith(f"{root}/") or root.startswith(f"{name}/")
 
 
-def parse(lines: Iterable[str]) -> Iterator[Event]:
-    """The events ``zpool events -H -v`` prints: a line, the payload indented, a blank line."""
-    reader = Reader()
-    for line in lines:
-        event = reader.feed(line)
-        if event is not None:
-            yield event
-
-
 class Reader:
-    """Reads events a line at a time."""
+    """Reads what ``zpool events -H -v`` prints: a line, the payload indented, a blank line.
+
+    ``-f`` begins with all that the kernel remembers, some hundred events. Therefore events are cut
+    out whole and only what matters of each is looked at.
+    """
 
     def __init__(self) -> None:
-        self._kind = ""
-        self._dataset = ""
+        self._rest = b""
 
-    def feed(self, line: str) -> Event | None:
-        """The event that this line ends, if it ends one."""
-        if not line.strip():
-            event = Event(self._kind, self._dataset) if self._kind else None
-            self._kind = self._dataset = ""
-            return event
-        if not line[0].isspace():
-            self._kind = line.rstrip("\n").rpartition("\t")[2]
-        else:
-            key, _, value = line.strip().partition(" = ")
-            if key == "history_dsname":
-                self._dataset = value.strip('"')
-        return None
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that are complete with this piece of the output."""
+        *complete, self._rest = (self._rest + data).split(b"\n\n")
+        found = (_read(text) for text in complete)
+        return [event for event in found if event.kind]
+
+
+def _read(text: bytes) -> Event:
+    heading = text.lstrip(b"\n").partition(b"\n")[0]
+    kind = heading.rpartition(b"\t")[2].decode(errors="replace")
+    dataset = text.partition(b'\n        history_dsname = "')[2].partition(b'"')[0]
+    return Event(kind, dataset.decode(errors="replace"))
 
 
 class Follower:
@@ -158,10 +153,10 @@ class Follower:
         assert process.stdout is not None
         reader = Reader()
         try:
-            async for line in process.stdout:
-                event = reader.feed(line.decode(errors="replace"))
-                if event is not None and event.concerns(self._root):
-                    await self._take(event)
+            while data := await process.stdout.read(_CHUNK):
+                for event in reader.feed(data):
+                    if event.concerns(self._root):
+                        await self._take(event)
         finally:
             with suppress(ProcessLookupError):
                 process.kill()

@@ -90,11 +90,11 @@ async def _run(program: str, *arguments: str) -> str:
             process.kill()
             await process.communicate()
     if process.returncode:
-        raise _error(f"{program} {' '.join(arguments)}", complaint.decode(errors="replace"))
+        raise error_from(f"{program} {' '.join(arguments)}", complaint.decode(errors="replace"))
     return output.decode().rstrip("\n")
 
 
-def _error(command: str, complaint: str) -> Error:
+def error_from(command: str, complaint: str) -> Error:
     text = complaint.strip() or "it gave no reason"
     kind = next((kind for words, kind in _REASONS if words in complaint), Error)
     return kind(f"{command}: {text}")

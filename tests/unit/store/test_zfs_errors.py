@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from mvirt_zfs_dbus.errors import (
+    AlreadyExists,
+    DeviceBusy,
+    Error,
+    NoSpace,
+    NotFound,
+    PoolUnavailable,
+)
+from mvirt_zfs_dbus.store.openzfs import zpool
+from mvirt_zfs_dbus.store.openzfs.kernel import error_of
+
+
+@pytest.fixture
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A double of the kernel's statistics: pool ``tank``, and the file that says how it is."""
+    (tmp_path / "tank").mkdir()
+    state = tmp_path / "tank" / "state"
+    state.write_text("ONLINE\n")
+    monkeypatch.setattr(zpool, "_KSTAT", tmp_path)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOENT, NotFound),
+        (errno.EEXIST, AlreadyExists),
+        (errno.EBUSY, DeviceBusy),
+        (errno.ENOSPC, NoSpace),
+        (errno.EDQUOT, NoSpace),
+        (errno.EIO, PoolUnavailable),
+        (errno.EINVAL, Error),
+        (1030, Error),
+    ],
+)
+def test_an_errno_of_zfs_is_an_error_that_says_what_was_tried(
+    pool: Path, number: int, kind: type[Error]
+) -> None:
+    found = error_of(number, "create tank/1", "tank")
+    assert type(found) is kind
+    assert "create tank/1" in found.message
+
+
+@pytest.mark.parametrize("state", ["SUSPENDED", "FAULTED", "UNAVAIL"])
+def test_a_lost_pool_explains_every_failure(pool: Path, state: str) -> None:
+    pool.write_text(f"{state}\n")
+    found = error_of(errno.ENOENT, "create tank/1", "tank")
+    assert type(found) is PoolUnavailable
+    assert state in found.message
+
+
+def test_a_pool_that_is_not_imported_is_unavailable(pool: Path) -> None:
+    assert zpool.health("tank") == "ONLINE"
+    assert zpool.health("elsewhere") == "UNAVAIL"
+    assert type(error_of(errno.ENOENT, "create", "elsewhere")) is PoolUnavailable
+
+
+@pytest.mark.parametrize(
+    ("complaint", "kind"),
+    [
+        ("cannot open 'tank/x': dataset does not exist\n", NotFound),
+        ("cannot open 'tank': no such pool\n", PoolUnavailable),
+        (
+            "cannot set property for 'tank/x': size is greater than available space\n",
+            NoSpace,
+        ),
+        ("cannot set property for 'tank/x': out of space\n", NoSpace),
+        ("cannot set property for 'tank/x': dataset is busy\n", DeviceBusy),
+        ("cannot set property for 'tank/x': pool I/O is currently suspended\n", PoolUnavailable),
+        ("cannot set property for 'tank/x': permission denied\n", Error),
+        ("", Error),
+    ],
+)
+def test_what_zfs_8_complains_of_is_an_error_that_quotes_it(
+    complaint: str, kind: type[Error]
+) -> None:
+    found = zpool.error_from("zfs set volsize=1 tank/x", complaint)
+    assert type(found) is kind
+    assert complaint.strip() in found.message
+
+
+def test_a_missing_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zpool, "_PATH", "/nonexistent")
+    with pytest.raises(PoolUnavailable, match="zfsutils-linux"):
+        zpool.executable("zpool")

@@ -1,0 +1,97 @@
+"""Events as ``zpool events -H -v -f`` of OpenZFS 2.1.11 prints them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mvirt_zfs_dbus.store.openzfs.events import Event, Reader
+
+RECORDED = b"""\
+Nov 23 2026 05:50:17.728000000\tsysevent.fs.zfs.history_event
+        version = 0x0
+        class = "sysevent.fs.zfs.history_event"
+        pool = "tank"
+        pool_guid = 0x9d645a02d574eada
+        pool_state = 0x0
+        pool_context = 0x0
+        history_hostname = "machine"
+        history_dsname = "tank/tt"
+        history_internal_str = " "
+        history_internal_name = "create"
+        history_dsid = 0x87
+        history_txg = 0xc
+        history_time = 0x6b03d419
+        time = 0x6b03d419 0x2b646600 
+        eid = 0x28
+
+Nov 23 2026 05:50:22.168000000\tsysevent.fs.zfs.pool_export
+        version = 0x0
+        class = "sysevent.fs.zfs.pool_export"
+        pool = "tank"
+        pool_guid = 0x9d645a02d574eada
+        pool_state = 0x1
+        pool_context = 0x0
+        time = 0x6b03d41e 0xa037a00 
+        eid = 0x2c
+
+Nov 23 2026 05:50:26.924000000\tsysevent.fs.zfs.pool_import
+        version = 0x0
+        class = "sysevent.fs.zfs.pool_import"
+        pool = "tank"
+        time = 0x6b03d422 0x37131f00 
+        eid = 0x30
+
+"""  # noqa: W291 (zpool ends its times with a blank)
+
+HISTORY = "sysevent.fs.zfs.history_event"
+
+
+def test_events_are_read_with_the_dataset_they_are_about() -> None:
+    assert Reader().feed(RECORDED) == [
+        Event(HISTORY, "tank/tt"),
+        Event("sysevent.fs.zfs.pool_export"),
+        Event("sysevent.fs.zfs.pool_import"),
+    ]
+
+
+@given(st.lists(st.integers(0, len(RECORDED)), max_size=20).map(sorted))
+def test_it_does_not_matter_in_what_pieces_the_output_comes(cuts: list[int]) -> None:
+    reader = Reader()
+    edges = [0, *cuts, len(RECORDED)]
+    found = [event for begin, end in pairwise(edges) for event in reader.feed(RECORDED[begin:end])]
+    assert found == Reader().feed(RECORDED)
+
+
+def test_an_event_that_is_still_being_printed_is_waited_for() -> None:
+    reader = Reader()
+    assert reader.feed(RECORDED[:300]) == []
+    assert reader.feed(RECORDED[300:])[0] == Event(HISTORY, "tank/tt")
+
+
+def test_export_and_import_are_recognised() -> None:
+    created, exported, imported = Reader().feed(RECORDED)
+    assert (created.ended, exported.ended, imported.ended) == (False, True, False)
+    assert (created.imported, exported.imported, imported.imported) == (False, False, True)
+
+
+@pytest.mark.parametrize(
+    "dataset", ["tank/vm", "tank/vm/1", "tank/vm/1@snapshot", "tank", "tank/vm@snapshot"]
+)
+def test_changes_of_our_datasets_and_of_those_above_concern_us(dataset: str) -> None:
+    assert Event(HISTORY, dataset).concerns("tank/vm")
+
+
+@pytest.mark.parametrize(
+    "dataset", ["tank/other", "tank/vm2", "tank/vm/.tmp", "tank/vm/.tmp/1", "tank/vm/.tmp/1@img"]
+)
+def test_changes_of_others_and_of_what_is_unfinished_do_not(dataset: str) -> None:
+    assert not Event(HISTORY, dataset).concerns("tank/vm")
+
+
+def test_changes_of_the_pool_always_concern_us() -> None:
+    assert Event("resource.fs.zfs.statechange").concerns("tank/vm")
+    assert Event(HISTORY).concerns("tank/vm")
