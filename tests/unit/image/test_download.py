@@ -267,8 +267,10 @@ async def test_a_downloader_whose_reader_goes_stops_at_once(server, name):
     connection = await in_thread(f"{server.url}/{name}", writing)
     os.close(writing)
     await connection.receive()
+    assert await asyncio.to_thread(os.read, reading, 1000) == BODY[:1000]
     os.close(reading)
-    assert await connection.receive() == (protocol.Unwanted(), [])
+    async with asyncio.timeout(10):
+        assert await connection.receive() == (protocol.Unwanted(), [])
     connection.close()
 
 

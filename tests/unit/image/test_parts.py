@@ -6,13 +6,14 @@ import hashlib
 import os
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
 
 from mvirt_zfs_dbus.image import meter as meter_module
 from mvirt_zfs_dbus.image.base import Progress
-from mvirt_zfs_dbus.image.digest import FileDigest
+from mvirt_zfs_dbus.image.digest import Digest, FileDigest
 from mvirt_zfs_dbus.image.meter import Meter
 from mvirt_zfs_dbus.image.pool import Pool
 from mvirt_zfs_dbus.image.source import CHUNK, Seekable
@@ -82,6 +83,35 @@ def test_a_meter_of_an_unknown_total_ends_with_what_it_counted():
     meter.add(77)
     meter.finish()
     assert told[-1] == Progress(Phase.DOWNLOADING, 77, 77)
+
+
+def test_chunks_are_hashed_one_after_the_other():
+    """A double of the pool, whose threads are so slow that only asking for a result ends them."""
+    hashed: list[bytes] = []
+
+    class Later:
+        def __init__(self, work: Callable[[bytes], None], chunk: bytes) -> None:
+            self._work, self._chunk = work, chunk
+
+        def result(self) -> None:
+            self._work(self._chunk)
+            hashed.append(self._chunk)
+
+    class Slow:
+        def start(self, work: Callable[[bytes], None], chunk: bytes) -> Later:
+            assert len(hashed) == taken - 1
+            return Later(work, chunk)
+
+    digest = Digest("sha256", Slow())
+    taken = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal taken
+        for taken in range(1, 5):
+            yield bytes([taken])
+
+    assert list(digest.of(chunks())) == [b"\1", b"\2", b"\3", b"\4"]
+    assert digest.value() == hashlib.sha256(b"\1\2\3\4").hexdigest()
 
 
 def test_a_digest_that_takes_longer_is_reported_as_verifying(pool, monkeypatch):

@@ -19,6 +19,7 @@ class Flaky(Server):
     """Sends ``portion`` bytes of the body a connection, then breaks it off."""
 
     portion = 700_000
+    longest_rest = 1 << 40
     etag = '"one"'
     headers: dict[str, str] = {}  # noqa: RUF012
     resume_status = 206
@@ -38,11 +39,11 @@ class Flaky(Server):
             response.headers["Content-Range"] = self.resume_range.format(
                 start=start, end=len(BODY) - 1, size=len(BODY)
             )
-        response.content_length = len(BODY) - start
+        response.content_length = min(len(BODY) - start, self.longest_rest if asked else 1 << 40)
         await response.prepare(request)
-        end = min(start + self.portion, len(BODY))
+        end = min(start + self.portion, start + response.content_length)
         await response.write(BODY[start:end])
-        if end < len(BODY):
+        if end < start + response.content_length:
             await self.interrupt(request)
         return response
 
@@ -79,6 +80,11 @@ async def test_a_stalled_body_is_resumed_too(server):
     server.portion = 2_000_000
     assert (await get(server, stall_timeout=0.3))[0] == BODY
     assert len(server.requests) == 2
+
+
+async def test_a_rest_that_is_shorter_than_announced_is_not_the_end(server):
+    server.longest_rest = 500_000
+    assert (await get(server))[0] == BODY
 
 
 async def test_a_server_that_is_busy_for_a_moment_is_asked_again(server):
