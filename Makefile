@@ -11,7 +11,8 @@ PYTHON := $(BIN)/python
 # What each needs of Debian or Ubuntu.
 DEMO_PACKAGES := python3 python3-venv dbus systemd qemu-utils grub-rescue-pc
 TEST_PACKAGES := $(DEMO_PACKAGES) python3-gi python3-dbus gir1.2-glib-2.0 \
-	libglib2.0-bin libglib2.0-dev-bin nginx-light xfsprogs btrfs-progs
+	libglib2.0-bin libglib2.0-dev-bin nginx-light xfsprogs btrfs-progs \
+	git xz-utils bzip2 procps mount fdisk
 
 .PHONY: all demo test lint tests bus-tests-again coverage format contrib clean help
 .PHONY: install-demo install-test
