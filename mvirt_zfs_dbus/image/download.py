@@ -15,7 +15,6 @@ from typing import Final
 
 import aiohttp
 from aiohttp.resolver import ThreadedResolver
-from yarl import URL
 
 from .. import __version__
 from ..errors import DownloadFailed, Error, Truncated
@@ -110,7 +109,7 @@ async def download(
         auto_decompress=False,
         trust_env=True,
     ) as session:
-        return await _Download(session, urls.parse(url), pipe_fd, started).run(retry_delay)
+        return await _Download(session, urls.check(url), pipe_fd, started).run(retry_delay)
 
 
 class _Interrupted(Exception):
@@ -126,7 +125,7 @@ class _Download:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        url: URL,
+        url: str,
         pipe_fd: int,
         started: Callable[[int | None], None],
     ) -> None:
@@ -184,7 +183,7 @@ class _Download:
         raise DownloadFailed(f"{self._shown}: more than {_MAX_REDIRECTS} redirects")
 
     def _begin(self, response: aiohttp.ClientResponse) -> None:
-        shown = urls.shown(response.url)
+        shown = urls.shown(str(response.url))
         if response.status != 200:
             raise DownloadFailed(f"{shown}: {_answer(response)}")
         _check_encoding(response, shown)

@@ -1,36 +1,51 @@
-"""What a download does with a URL: show it, and follow a redirect from it."""
+"""What a download does with a URL: check it, show it, and follow a redirect from it."""
 
 from __future__ import annotations
 
-from yarl import URL
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..errors import DownloadFailed
 
 
-def parse(text: str) -> URL:
-    try:
-        return URL(text)
-    except ValueError as error:
-        raise DownloadFailed(f"the source is no URL: {error}") from error
+def check(url: str) -> str:
+    """DownloadFailed: it is no URL of http or https."""
+    if not _is_http(url):
+        raise DownloadFailed(f"{shown(url)!r} is no URL of http or https")
+    return url
 
 
-def shown(url: URL) -> str:
+def shown(url: str) -> str:
     """A URL as messages quote it: user, password, query and fragment may be secrets."""
-    if not url.host:
-        return str(url.with_query(None))[:200]
-    return str(url.with_user(None).with_query(None).with_fragment(None))
+    plain = url.partition("?")[0].partition("#")[0]
+    scheme, separator, rest = plain.partition("://")
+    host, slash, path = rest.partition("/")
+    return (scheme + separator + host.rpartition("@")[2] + slash + path)[:200]
 
 
-def redirected(url: URL, location: str) -> URL:
+def redirected(url: str, location: str) -> str:
     """Where a Location header leads. User and password go along to the same origin alone."""
     try:
-        target = url.join(URL(location))
+        target = urljoin(url, location)
     except ValueError:
-        target = URL()
-    if not location or target.scheme not in ("http", "https") or not target.host:
+        target = ""
+    if not location or not _is_http(target):
         raise DownloadFailed(
-            f"{shown(url)} redirects to {location[:200]!r}; only http and https are followed"
+            f"{shown(url)} redirects to {shown(location)!r}; only http and https are followed"
         )
-    if target.origin() == url.origin() and target.user is None:
-        return target.with_user(url.user).with_password(url.password)
-    return target
+    old, new = urlsplit(url), urlsplit(target)
+    if _origin(old) != _origin(new) or "@" in new.netloc:
+        return target
+    user = old.netloc.rpartition("@")
+    return new._replace(netloc=f"{user[0]}{user[1]}{new.netloc}").geturl()
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]

@@ -199,7 +199,7 @@ async def test_a_server_that_is_not_there_is_named():
 
 
 async def test_a_url_that_is_none_is_refused():
-    with pytest.raises(DownloadFailed, match="no URL"):
+    with pytest.raises(DownloadFailed, match="is no URL of http"):
         await fetched("http://127.0.0.1:99999/x")
 
 
