@@ -1,0 +1,71 @@
+"""What an administrator does on a shell of this machine, for the tests to call."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+POOL = "tank"
+MIB = 1 << 20
+UNIT = "mvirt-zfs-dbus.service"
+IMAGES = Path("/var/lib/mvirt/images")
+
+
+def run(*command: str | Path) -> str:
+    """What a command prints; its complaint is in the AssertionError when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stderr or done.stdout}"
+    return done.stdout.strip()
+
+
+def unit(property_name: str) -> str:
+    return run("systemctl", "show", "--value", "-p", property_name, UNIT)
+
+
+def datasets(pool: str = POOL) -> set[str]:
+    """Names below the pool, snapshots too, without the pool's own directory for what is made."""
+    names = run("zfs", "list", "-H", "-o", "name", "-t", "all", "-r", pool).splitlines()
+    return {name.removeprefix(f"{pool}/") for name in names} - {pool, ".tmp"}
+
+
+def empty(pool: str = POOL) -> None:
+    """Destroys all that the pool holds, as `zfs destroy -R` does it."""
+    run("udevadm", "settle")
+    for name in sorted(datasets(pool)):
+        if "/" not in name and "@" not in name:
+            subprocess.run(["zfs", "destroy", "-R", f"{pool}/{name}"], check=False)
+    assert datasets(pool) == set()
+
+
+def write(device: str, data: bytes, offset: int = 0) -> None:
+    fd = os.open(device, os.O_WRONLY)
+    try:
+        os.pwrite(fd, data, offset)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read(device: str, length: int, offset: int = 0) -> bytes:
+    fd = os.open(device, os.O_RDONLY)
+    try:
+        return os.pread(fd, length, offset)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def journal(unit_name: str) -> Iterator[Iterator[str]]:
+    """The journal's lines of a unit from here on, as they come."""
+    cursor = run("journalctl", "--lines=0", "--show-cursor").partition("cursor: ")[2]
+    command = ["journalctl", "--follow", "--output=cat", "--unit", unit_name]
+    command += ["--after-cursor", cursor]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        try:
+            yield iter(following.stdout.readline, "")
+        finally:
+            following.terminate()

@@ -1,0 +1,185 @@
+"""What an administrator does on a shell reaches the bus within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import host
+import pytest
+from host import MIB, POOL, UNIT
+
+from mvirt_zfs_dbus.bus import wire
+from mvirt_zfs_dbus.client import Client, Pool
+from mvirt_zfs_dbus.errors import NotFound, PoolUnavailable
+from mvirt_zfs_dbus.names import BUS_NAME, ROOT
+
+CONFIG = Path("/etc/mvirt-zfs-dbus.toml")
+PATIENCE = 30
+"""Seconds until a signal that does not come is a failure."""
+
+
+class Signals:
+    """The service's signals as they arrive, each with the time it did."""
+
+    def __init__(self) -> None:
+        self._arrived: asyncio.Queue[tuple[float, wire.Message]] = asyncio.Queue()
+
+    def take(self, message: wire.Message) -> None:
+        self._arrived.put_nowait((time.monotonic(), message))
+
+    async def next(self, member: str, fits: Callable[[list[Any]], bool]) -> float:
+        """Waits for a signal whose body fits; when it arrived."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                arrived, message = await self._arrived.get()
+                if message.member == member and fits(wire.unpacked(message.body)):
+                    return arrived
+
+
+@asynccontextmanager
+async def signals() -> AsyncIterator[Signals]:
+    connection = await wire.connect("system")
+    try:
+        owner = await connection.name_owner(BUS_NAME)
+        assert owner
+        received = Signals()
+        rule = wire.MatchRule(owner, path_namespace=ROOT)
+        await connection.subscribe(rule, received.take)
+        yield received
+    finally:
+        await connection.close()
+
+
+async def shell(*command: str) -> float:
+    """Runs a command once udev has let go of the devices; the moment at which it was done."""
+    host.run("udevadm", "settle")
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 0, command
+    return time.monotonic()
+
+
+async def test_a_destroyed_dataset_leaves_the_bus_within_a_second(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delays = []
+    for number in range(5):
+        volume = await client.manager.create_volume(f"doomed-{number}", MIB)
+        async with signals() as received:
+            destroyed = await shell("zfs", "destroy", f"{POOL}/{volume.id}")
+            path = volume.path
+            removed = await received.next("InterfacesRemoved", lambda body: body[0] == path)  # noqa: B023
+        delays.append(removed - destroyed)
+        with pytest.raises(NotFound):
+            await client.manager.volume(volume.name)
+    with capsys.disabled():
+        shown = ", ".join(f"{delay * 1000:.0f}" for delay in delays)
+        print(f"\nfrom the end of `zfs destroy` to InterfacesRemoved: {shown} ms")
+    assert max(delays) < 1
+
+
+async def test_snapshots_made_and_destroyed_on_a_shell_come_and_go(client: Client) -> None:
+    volume = await client.manager.create_volume("watched", MIB)
+    snapshot = await volume.create_snapshot("ours")
+    async with signals() as received:
+        await shell("zfs", "destroy", f"{POOL}/{volume.id}@{snapshot.id}")
+        await received.next("InterfacesRemoved", lambda body: body[0] == snapshot.path)
+    assert (await volume.refresh()).snapshot_paths == []
+
+
+async def test_a_property_set_on_a_shell_changes_on_the_bus(client: Client) -> None:
+    volume = await client.manager.create_volume("before", MIB)
+    async with signals() as received:
+        await shell("zfs", "set", "org.mvirt:name=after", f"{POOL}/{volume.id}")
+        await received.next("PropertiesChanged", lambda body: body[1].get("Name") == "after")
+    assert (await client.manager.volume("after")).path == volume.path
+
+
+async def test_a_rollback_on_a_shell_takes_newer_snapshots_off_the_bus(client: Client) -> None:
+    volume = await client.manager.create_volume("rolled", MIB)
+    old, new = await volume.create_snapshot("old"), await volume.create_snapshot("new")
+    async with signals() as received:
+        await shell("zfs", "rollback", "-r", f"{POOL}/{volume.id}@{old.id}")
+        await received.next("InterfacesRemoved", lambda body: body[0] == new.path)
+    assert (await volume.refresh()).snapshot_paths == [old.path]
+
+
+async def test_a_dataset_that_is_renamed_away_and_back_goes_and_comes(client: Client) -> None:
+    volume = await client.manager.create_volume("moved", MIB)
+    async with signals() as received:
+        await shell("zfs", "rename", f"{POOL}/{volume.id}", f"{POOL}/elsewhere")
+        await received.next("InterfacesRemoved", lambda body: body[0] == volume.path)
+        await shell("zfs", "rename", f"{POOL}/elsewhere", f"{POOL}/{volume.id}")
+        await received.next("InterfacesAdded", lambda body: body[0] == volume.path)
+
+
+async def test_what_carries_no_property_of_ours_is_never_shown(client: Client) -> None:
+    await shell("zfs", "create", "-V", "1M", f"{POOL}/foreign")
+    await shell("zfs", "snapshot", f"{POOL}/foreign@mine")
+    volume = await client.manager.create_volume("ours", MIB)
+    await shell("zfs", "snapshot", f"{POOL}/{volume.id}@foreign")
+    await client.manager.rescan()
+    inventory = await client.inventory()
+    assert [found.path for found in inventory.volumes] == [volume.path]
+    assert inventory.snapshots == []
+    assert {"foreign", "foreign@mine"} <= host.datasets()
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[list[str]]:
+    """The service serves a mirror of two files, and the machine's own pool again afterwards."""
+    halves = [tmp_path / "half-0", tmp_path / "half-1"]
+    for half in halves:
+        with half.open("wb") as file:
+            file.truncate(256 * MIB)
+    paths = [str(half) for half in halves]
+    host.run("zpool", "create", "-O", "mountpoint=none", "twins", "mirror", *paths)
+    before = CONFIG.read_text()
+    CONFIG.write_text(before.replace(f'pool = "{POOL}"', 'pool = "twins"'))
+    host.run("systemctl", "restart", UNIT)
+    yield paths
+    host.run("systemctl", "stop", UNIT)
+    CONFIG.write_text(before)
+    subprocess.run(["zpool", "import", "-d", str(tmp_path), "twins"], check=False)
+    host.run("udevadm", "settle")
+    host.run("zpool", "destroy", "twins")
+
+
+async def pool_of(client: Client) -> Pool:
+    [pool] = (await client.inventory()).pools
+    return pool
+
+
+async def test_a_disk_taken_offline_shows_in_the_pools_health(mirror: list[str]) -> None:
+    async with Client.connect("system") as client, signals() as received:
+        assert (await pool_of(client)).health == "ONLINE"
+        for verb, health in (("offline", "DEGRADED"), ("online", "ONLINE")):
+            await shell("zpool", verb, "twins", mirror[0])
+            await received.next(
+                "PropertiesChanged",
+                lambda body: body[1].get("Health") == health,  # noqa: B023
+            )
+
+
+async def test_an_exported_pool_is_unavailable_and_comes_back_without_a_restart(
+    mirror: list[str],
+) -> None:
+    pid = host.unit("MainPID")
+    async with Client.connect("system") as client, signals() as received:
+        volume = await client.manager.create_volume("patient", MIB)
+        host.write(volume.device, b"still here")
+        await shell("zpool", "export", "twins")
+        await received.next("InterfacesRemoved", lambda body: body[0] == volume.path)
+        assert (await pool_of(client)).health not in ("ONLINE", "DEGRADED")
+        with pytest.raises(PoolUnavailable):
+            await client.manager.create_volume("impossible", MIB)
+        await shell("zpool", "import", "-d", str(Path(mirror[0]).parent), "twins")
+        await received.next("InterfacesAdded", lambda body: body[0] == volume.path)
+        assert (await pool_of(client)).health == "ONLINE"
+        assert host.read((await client.manager.volume("patient")).device, 10) == b"still here"
+    assert host.unit("MainPID") == pid

@@ -1,0 +1,437 @@
+"""What the ZFS store does that the contract suite, which runs on every store, cannot ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import host
+import pytest
+
+from mvirt_zfs_dbus.errors import (
+    DeviceBusy,
+    DeviceTimeout,
+    HasClones,
+    HasSnapshots,
+    NewerSnapshots,
+    PoolUnavailable,
+)
+from mvirt_zfs_dbus.model import Kind, Volume
+from mvirt_zfs_dbus.store.base import Inventory, NewClone, NewDataset
+from mvirt_zfs_dbus.store.openzfs import device
+from mvirt_zfs_dbus.store.openzfs.properties import COMPRESSIONS
+from mvirt_zfs_dbus.store.zfs import ZfsStore
+
+ROOT = f"{host.POOL}/store"
+BLOCK = 16 * 1024
+
+
+def new(
+    name: str = "disk", size: int = 8 * host.MIB, *, thin: bool = True, compression: str = ""
+) -> NewDataset:
+    return NewDataset(str(uuid.uuid4()), name, size, BLOCK, thin, compression, created_at=1)
+
+
+def clone(name: str = "clone") -> NewClone:
+    return NewClone(str(uuid.uuid4()), name, created_at=1)
+
+
+def get(name: str, dataset: str) -> str:
+    return host.run("zfs", "get", "-H", "-p", "-o", "value", name, dataset)
+
+
+@pytest.fixture
+def root() -> Iterator[str]:
+    host.run("zfs", "create", "-o", "mountpoint=none", ROOT)
+    yield ROOT
+    host.run("udevadm", "settle")
+    host.run("zfs", "destroy", "-R", ROOT)
+
+
+@pytest.fixture
+async def store(root: str, tmp_path: Path) -> AsyncIterator[ZfsStore]:
+    opened = ZfsStore(root, runtime_directory=tmp_path)
+    await opened.start()
+    yield opened
+    await opened.close()
+
+
+async def golden(store: ZfsStore, of: Volume) -> tuple[str, str]:
+    """The ids of a snapshot of the volume and of a template cloned from it."""
+    taken = await store.create_snapshot(of.id, str(uuid.uuid4()), "snapshot", 1)
+    return taken.id, (await store.template_from_snapshot(taken.id, clone("golden"))).id
+
+
+# What volumes are made with
+
+
+async def test_every_compression_by_name_is_the_one_zfs_knows_by_that_name(
+    store: ZfsStore, root: str
+) -> None:
+    for name in COMPRESSIONS:
+        asked = new(compression=name)
+        await store.create_target(Kind.TEMPLATE, asked)
+        assert get("compression", f"{root}/.tmp/{asked.id}") == name
+        await store.abandon(asked.id)
+
+
+async def test_a_thick_volume_reserves_what_zfs_create_reserves_and_grows_so(
+    store: ZfsStore, root: str
+) -> None:
+    made = await store.create_volume(new(size=64 * host.MIB, thin=False))
+    host.run("zfs", "create", "-b", str(BLOCK), "-V", "64M", f"{root}/twin")
+    assert get("refreservation", f"{root}/{made.id}") == get("refreservation", f"{root}/twin")
+    await store.resize(made.id, 96 * host.MIB)
+    host.run("zfs", "set", "volsize=96M", f"{root}/twin")
+    assert get("refreservation", f"{root}/{made.id}") == get("refreservation", f"{root}/twin")
+    assert int(get("refreservation", f"{root}/twin")) > 96 * host.MIB
+
+
+async def test_a_thin_volume_reserves_nothing(store: ZfsStore, root: str) -> None:
+    made = await store.create_volume(new(thin=True))
+    assert get("refreservation", f"{root}/{made.id}") == "0"
+
+
+# Devices
+
+
+async def test_the_host_never_scans_a_guests_partitions(store: ZfsStore) -> None:
+    made = await store.create_volume(new(size=32 * host.MIB))
+    script = "label: gpt\n,8M\n,8M\n"
+    subprocess.run(["sfdisk", "-q", made.device], input=script, text=True, check=True)
+    host.run("udevadm", "settle")
+    disk = Path(made.device).resolve().name
+    assert host.run("sfdisk", "-d", made.device).count("start=") == 2
+    assert not list(Path(f"/sys/block/{disk}").glob(f"{disk}p*"))
+    assert not Path(f"{made.device}-part1").exists()
+
+
+async def test_a_template_has_no_device(store: ZfsStore, root: str) -> None:
+    made = await store.create_volume(new())
+    snapshot, template = await golden(store, made)
+    copied = await store.copy_to_template(snapshot, clone("copied"), lambda *_: None)
+    imported = new("imported")
+    await store.create_target(Kind.TEMPLATE, imported)
+    os.close(await store.open_target(imported.id))
+    await store.publish(imported.id)
+    host.run("udevadm", "settle")
+    links = {link.name for link in Path(f"/dev/zvol/{root}").iterdir()}
+    assert links == {made.id}
+    for dataset_id in (template, copied.id, imported.id):
+        assert get("volmode", f"{root}/{dataset_id}") == "none"
+
+
+async def test_what_is_unfinished_gets_a_device_only_when_it_is_written(
+    store: ZfsStore, root: str
+) -> None:
+    """A bare zvol is what a power cut leaves: made, but without its properties yet."""
+    bare = f"{root}/.tmp/{uuid.uuid4()}"
+    host.run("zfs", "create", "-s", "-V", "1M", bare)
+    host.run("udevadm", "settle")
+    assert not Path(f"/dev/zvol/{bare}").exists()
+    assert get("org.mvirt:state", bare) == "importing"
+
+
+async def test_nobody_can_mount_or_take_a_target_that_is_being_written(
+    store: ZfsStore, root: str
+) -> None:
+    target = new(size=32 * host.MIB)
+    await store.create_target(Kind.VOLUME, target)
+    fd = await store.open_target(target.id)
+    path = f"/dev/zvol/{root}/.tmp/{target.id}"
+    try:
+        host.run("mkfs.ext4", "-q", "-F", path)
+        refused = subprocess.run(["mount", path, "/mnt"], capture_output=True, text=True)
+        assert refused.returncode != 0
+        assert "already mounted" in refused.stderr or "busy" in refused.stderr
+    finally:
+        os.close(fd)
+    await store.abandon(target.id)
+
+
+async def test_a_mounted_volume_is_busy_and_the_mount_is_named(store: ZfsStore) -> None:
+    made = await store.create_volume(new(size=32 * host.MIB))
+    host.run("mkfs.ext4", "-q", made.device)
+    host.run("mount", made.device, "/mnt")
+    try:
+        with pytest.raises(DeviceBusy, match="the mount on /mnt"):
+            await store.destroy_volume(made.id, snapshots=False, defer=False)
+        assert [user.pid for user in await store.users(made.id)] == [0]
+    finally:
+        host.run("umount", "/mnt")
+    await store.destroy_volume(made.id, snapshots=False, defer=False)
+
+
+async def test_without_udev_a_volume_is_not_made(
+    store: ZfsStore, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "WAIT", 3.0)
+    host.run("udevadm", "control", "--stop-exec-queue")
+    try:
+        with pytest.raises(DeviceTimeout, match="udev"):
+            await store.create_volume(new())
+    finally:
+        host.run("udevadm", "control", "--start-exec-queue")
+    assert not (await store.scan()).volumes
+    assert host.datasets(root) == set()
+
+
+# What others made
+
+
+async def test_a_snapshot_of_somebody_else_is_never_destroyed_along(
+    store: ZfsStore, root: str
+) -> None:
+    made = await store.create_volume(new())
+    taken = await store.create_snapshot(made.id, str(uuid.uuid4()), "ours", 1)
+    host.run("zfs", "snapshot", f"{root}/{made.id}@autosnap")
+    with pytest.raises(HasSnapshots, match="@autosnap"):
+        await store.destroy_volume(made.id, snapshots=True, defer=True)
+    with pytest.raises(NewerSnapshots, match="@autosnap"):
+        await store.rollback(taken.id, destroy_newer=True)
+    found = await store.scan()
+    assert set(found.snapshots) == {taken.id}
+    assert f"{made.id}@autosnap" in host.datasets(root)
+
+
+async def test_a_clone_of_somebody_else_keeps_a_snapshot(store: ZfsStore, root: str) -> None:
+    made = await store.create_volume(new())
+    taken = await store.create_snapshot(made.id, str(uuid.uuid4()), "ours", 1)
+    host.run("zfs", "clone", f"{root}/{made.id}@{taken.id}", f"{root}/theirs")
+    with pytest.raises(HasClones, match=f"{root}/theirs"):
+        await store.destroy_snapshot(taken.id, defer=False)
+    assert set((await store.scan()).volumes) == {made.id}
+
+
+async def test_a_held_snapshot_is_not_destroyed(store: ZfsStore, root: str) -> None:
+    made = await store.create_volume(new())
+    taken = await store.create_snapshot(made.id, str(uuid.uuid4()), "ours", 1)
+    host.run("zfs", "hold", "backup", f"{root}/{made.id}@{taken.id}")
+    try:
+        with pytest.raises(DeviceBusy, match="held"):
+            await store.destroy_volume(made.id, snapshots=True, defer=False)
+        assert set((await store.scan()).snapshots) == {taken.id}
+    finally:
+        host.run("zfs", "release", "backup", f"{root}/{made.id}@{taken.id}")
+
+
+# What is left of a crash
+
+
+async def test_what_a_power_cut_left_without_a_sign_of_whose_it_is_goes_at_the_start(
+    store: ZfsStore, root: str, tmp_path: Path
+) -> None:
+    await store.close()
+    host.run("zfs", "create", "-s", "-V", "1M", f"{root}/.tmp/{uuid.uuid4()}")
+    made = f"{root}/.tmp/{uuid.uuid4()}"
+    host.run("zfs", "create", "-s", "-V", "1M", made)
+    host.run("zfs", "snapshot", f"{made}@img")
+    await _restart(root, tmp_path)
+    assert host.datasets(root) == set()
+
+
+async def test_a_place_without_its_properties_is_taken_over_and_a_strangers_is_not(
+    root: str, tmp_path: Path
+) -> None:
+    host.run("zfs", "create", "-o", "mountpoint=none", f"{root}/.tmp")
+    await _restart(root, tmp_path)
+    assert get("org.mvirt:kind", f"{root}/.tmp") == "spool"
+    assert get("volmode", f"{root}/.tmp") == "none"
+    host.run("zfs", "destroy", f"{root}/.tmp")
+    host.run("zfs", "create", "-o", "mountpoint=none", f"{root}/.tmp")
+    host.run("zfs", "create", f"{root}/.tmp/theirs")
+    with pytest.raises(PoolUnavailable, match="rename it"):
+        await _restart(root, tmp_path)
+    host.run("zfs", "list", f"{root}/.tmp/theirs")
+
+
+async def _restart(root: str, tmp_path: Path) -> Inventory:
+    again = ZfsStore(root, runtime_directory=tmp_path)
+    await again.start()
+    try:
+        return await again.scan()
+    finally:
+        await again.close()
+
+
+# The pool
+
+
+class Listener:
+    """Notes when a store's watcher is told of a change."""
+
+    def __init__(self, store: ZfsStore) -> None:
+        self._told = asyncio.Event()
+        self._task = asyncio.create_task(self._listen(store))
+
+    async def _listen(self, store: ZfsStore) -> None:
+        async for _ in store.watch():
+            self._told.set()
+
+    async def told(self) -> float:
+        """The moment in which the next change was told."""
+        async with asyncio.timeout(30):
+            await self._told.wait()
+        self._told.clear()
+        return time.monotonic()
+
+    async def quiet(self) -> None:
+        """Until nothing was told for a second."""
+        while True:
+            self._told.clear()
+            try:
+                async with asyncio.timeout(1):
+                    await self._told.wait()
+            except TimeoutError:
+                return
+
+    async def until(self, store: ZfsStore, found: Callable[[Inventory], bool]) -> Inventory:
+        """The inventory that a client of the service would see once a change was told."""
+        while not found(inventory := await store.scan()):
+            await self.told()
+        return inventory
+
+    async def close(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+@pytest.fixture
+async def listener(store: ZfsStore) -> AsyncIterator[Listener]:
+    listening = Listener(store)
+    await listening.quiet()
+    yield listening
+    await listening.close()
+
+
+async def test_what_is_done_on_a_shell_is_told_at_once(
+    store: ZfsStore, root: str, listener: Listener
+) -> None:
+    made = await store.create_volume(new())
+    other = await store.create_volume(new("other"))
+    await listener.quiet()
+    for command in (
+        ["zfs", "snapshot", f"{root}/{made.id}@theirs"],
+        ["zfs", "rollback", f"{root}/{made.id}@theirs"],
+        ["zfs", "set", "org.mvirt:name=by-hand", f"{root}/{made.id}"],
+        ["zfs", "rename", f"{root}/{other.id}", f"{root}/elsewhere"],
+        ["zfs", "destroy", "-r", f"{root}/{made.id}"],
+        ["zfs", "create", "-s", "-V", "1M", f"{root}/theirs"],
+    ):
+        running = asyncio.create_task(asyncio.to_thread(host.run, *command))
+        told = await listener.told()
+        await running
+        print(f"{' '.join(command[:2])}: told {time.monotonic() - told:.3f} s before it had ended")
+        await listener.quiet()
+    assert not (await store.scan()).volumes
+
+
+async def test_the_last_clone_destroyed_on_a_shell_lets_what_was_deferred_go(
+    store: ZfsStore, root: str, listener: Listener
+) -> None:
+    made = await store.create_volume(new())
+    _, template = await golden(store, made)
+    cloned = await store.clone(template, clone())
+    await store.destroy_template(template, defer=True)
+    await store.destroy_volume(made.id, snapshots=True, defer=True)
+    await listener.quiet()
+    host.run("udevadm", "settle")
+    host.run("zfs", "destroy", f"{root}/{cloned.id}")
+    await listener.told()
+    await store.collect()
+    assert host.datasets(root) == set()
+
+
+@pytest.fixture
+def spare() -> Iterator[str]:
+    """A mirror of two files: a pool that may be lost."""
+    files = [Path(f"/var/tmp/spare-{number}") for number in (1, 2)]
+    for file in files:
+        with file.open("wb") as opened:
+            opened.truncate(256 * host.MIB)
+    host.run("zpool", "create", "-O", "mountpoint=none", "spare", "mirror", *files)
+    yield "spare"
+    subprocess.run(["zpool", "import", "-d", "/var/tmp", "spare"], capture_output=True)
+    host.run("udevadm", "settle")
+    host.run("zpool", "destroy", "-f", "spare")
+    for file in files:
+        file.unlink()
+
+
+async def test_a_pool_that_is_exported_is_unavailable_and_comes_back_whole(
+    spare: str, tmp_path: Path
+) -> None:
+    store = ZfsStore(spare, runtime_directory=tmp_path)
+    await store.start()
+    listener = Listener(store)
+    made = await store.create_volume(new())
+    host.write(made.device, b"kept")
+    _, template = await golden(store, made)
+    half = new("half")
+    await store.create_target(Kind.VOLUME, half)
+    before = await store.scan()
+
+    host.run("udevadm", "settle")
+    host.run("zpool", "export", spare)
+    lost = await listener.until(store, lambda found: found.pool.health == "UNAVAIL")
+    assert not lost.volumes and not lost.templates and not lost.snapshots
+    assert (await store.pool()).health == "UNAVAIL"
+    for operation in (
+        store.create_volume(new()),
+        store.clone(template, clone()),
+        store.destroy_volume(made.id, snapshots=True, defer=True),
+        store.rename(made.id, "name"),
+        store.resize(made.id, 2 * made.size),
+        store.open_target(half.id),
+        store.open_spool(),
+        store.usage(made.id),
+    ):
+        with pytest.raises(PoolUnavailable, match="UNAVAIL"):
+            await operation
+
+    host.run("zpool", "import", "-d", "/var/tmp", spare)
+    assert await listener.until(store, lambda found: found.pool.health == "ONLINE") == before
+    host.run("udevadm", "settle")
+    assert host.read(made.device, 4) == b"kept"
+    assert (await store.publish(half.id)).id == half.id, "what was being made goes on"
+    await listener.close()
+    await store.close()
+
+
+async def test_a_disk_that_goes_offline_is_in_the_pools_health(spare: str, tmp_path: Path) -> None:
+    store = ZfsStore(spare, runtime_directory=tmp_path)
+    await store.start()
+    listener = Listener(store)
+    await listener.quiet()
+    host.run("zpool", "offline", spare, "/var/tmp/spare-2")
+    await listener.until(store, lambda found: found.pool.health == "DEGRADED")
+    host.run("zpool", "online", spare, "/var/tmp/spare-2")
+    await listener.until(store, lambda found: found.pool.health == "ONLINE")
+    await listener.close()
+    await store.close()
+
+
+async def test_a_pool_that_is_locked_says_so(root: str, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    locked = f"{root}/locked"
+    encryption = ["-o", "encryption=on", "-o", "keyformat=raw", "-o", f"keylocation=file://{key}"]
+    host.run("zfs", "create", "-o", "mountpoint=none", *encryption, locked)
+    store = ZfsStore(locked, runtime_directory=tmp_path)
+    await store.start()
+    made = await store.create_volume(new())
+    host.write(made.device, b"secret")
+    host.run("udevadm", "settle")
+    host.run("zfs", "unload-key", locked)
+    with pytest.raises(PoolUnavailable, match="load-key"):
+        await store.scan()
+    host.run("zfs", "load-key", locked)
+    assert set((await store.scan()).volumes) == {made.id}
+    await store.close()

@@ -1,0 +1,239 @@
+"""The service dies before any step of any operation; the next one finds everything whole or gone.
+
+The death is a double: from a chosen step on no change reaches the pool any more, which is what a
+killed process leaves, since the kernel ends a call that it has begun. One test kills a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import host
+import pytest
+
+from mvirt_zfs_dbus.model import Kind
+from mvirt_zfs_dbus.store.base import Inventory, NewClone, NewDataset
+from mvirt_zfs_dbus.store.zfs import ZfsStore
+
+ROOT = f"{host.POOL}/crashes"
+SIZE = host.MIB
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+@dataclass
+class Death:
+    """Stands before each step of a store and lets the first ``after`` of them happen."""
+
+    after: int | None = None
+    steps: list[str] = field(default_factory=list)
+
+    def __call__(self, what: str) -> None:
+        if self.after is not None and len(self.steps) >= self.after:
+            raise Killed(what)
+        self.steps.append(what)
+
+
+def an_id() -> str:
+    return str(uuid.uuid4())
+
+
+def new(*, thin: bool = True) -> NewDataset:
+    return NewDataset(an_id(), "new", SIZE, 16384, thin, labels={"k": "v"}, created_at=1)
+
+
+def clone(size: int = 0) -> NewClone:
+    return NewClone(an_id(), "new", size, created_at=1)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A volume with two snapshots, a template of the first, and a clone of that."""
+
+    volume: str
+    snapshot: str
+    newer: str
+    template: str
+    clone: str
+
+
+async def furnish(store: ZfsStore) -> Pool:
+    made = await store.create_volume(new())
+    host.write(made.device, b"first")
+    first = await store.create_snapshot(made.id, an_id(), "first", 1)
+    host.write(made.device, b"later")
+    newer = await store.create_snapshot(made.id, an_id(), "newer", 1)
+    template = await store.template_from_snapshot(first.id, clone())
+    cloned = await store.clone(template.id, clone())
+    return Pool(made.id, first.id, newer.id, template.id, cloned.id)
+
+
+Operation = Callable[[ZfsStore, Pool], Awaitable[object]]
+
+
+async def import_target(store: ZfsStore, kind: Kind) -> None:
+    asked = new(thin=False)
+    await store.create_target(kind, asked)
+    await store.resize_target(asked.id, 2 * SIZE)
+    fd = await store.open_target(asked.id)
+    os.pwrite(fd, b"image", 0)
+    os.fsync(fd)
+    os.close(fd)
+    await store.publish(asked.id)
+
+
+async def rollback_of_grown(store: ZfsStore, pool: Pool) -> None:
+    await store.resize(pool.volume, 2 * SIZE)
+    await store.rollback(pool.snapshot, destroy_newer=True)
+
+
+async def all_deferred(store: ZfsStore, pool: Pool) -> None:
+    """A chain goes with its last link; a crash at any step of any of it."""
+    await store.destroy_volume(pool.volume, snapshots=True, defer=True)
+    await store.destroy_template(pool.template, defer=True)
+    await store.destroy_volume(pool.clone, snapshots=False, defer=False)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "create": lambda store, _: store.create_volume(new()),
+    "create-thick": lambda store, _: store.create_volume(new(thin=False)),
+    "import-volume": lambda store, _: import_target(store, Kind.VOLUME),
+    "import-template": lambda store, _: import_target(store, Kind.TEMPLATE),
+    "clone": lambda store, pool: store.clone(pool.template, clone(2 * SIZE)),
+    "template": lambda store, pool: store.template_from_snapshot(pool.snapshot, clone()),
+    "copy": lambda store, pool: store.copy_to_template(pool.snapshot, clone(), lambda *_: None),
+    "snapshot": lambda store, pool: store.create_snapshot(pool.volume, an_id(), "new", 1),
+    "labels": lambda store, pool: store.set_labels(pool.volume, {"k": "x" * 9000}),
+    "rollback": rollback_of_grown,
+    "chain": all_deferred,
+}
+"""In an order in which each finds what it needs of what those before it left."""
+
+
+@pytest.fixture(scope="module")
+def root() -> Iterator[str]:
+    host.run("zfs", "create", "-o", "mountpoint=none", ROOT)
+    yield ROOT
+    host.run("udevadm", "settle")
+    host.run("zfs", "destroy", "-R", ROOT)
+
+
+@pytest.fixture(scope="module")
+def pool(root: str, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    async def furnished() -> Pool:
+        store = ZfsStore(root, runtime_directory=tmp_path_factory.mktemp("run"))
+        await store.start()
+        try:
+            return await furnish(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(furnished())
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_a_crash_at_any_step_leaves_everything_whole_or_gone(
+    name: str, root: str, pool: Pool, tmp_path: Path
+) -> None:
+    operation = OPERATIONS[name]
+    ends: list[str] = []
+    for after in itertools.count():
+        before = await inventory(root, tmp_path)
+        death = Death()
+        store = ZfsStore(root, runtime_directory=tmp_path, step=death)
+        await store.start()
+        death.steps.clear()
+        death.after = after
+        try:
+            await operation(store, pool)
+        except Killed as step:
+            ends.append(str(step).partition(" ")[0])
+        else:
+            ends.append("end")
+        await store.close()
+        found = await inventory(root, tmp_path)
+        check_whole(root, before, found)
+        if ends[-1] == "end":
+            break
+    print(f"{name}: {' '.join(ends)}")
+    assert len(ends) > 1, "it was killed at least once"
+
+
+async def inventory(root: str, tmp_path: Path) -> Inventory:
+    """What a restarted service finds, having cleared away what it clears away."""
+    store = ZfsStore(root, runtime_directory=tmp_path)
+    await store.start()
+    try:
+        return await store.scan()
+    finally:
+        await store.close()
+
+
+def check_whole(root: str, before: Inventory, found: Inventory) -> None:
+    """Nothing in the pool that the service does not know, or keeps for a clone's sake."""
+    assert not host.run("zfs", "list", "-H", "-o", "name", "-r", f"{root}/.tmp").splitlines()[1:]
+    datasets = host.run("zfs", "list", "-H", "-o", "name", "-d", "1", root).splitlines()
+    ids = {name.rpartition("/")[2] for name in datasets} - {"crashes", ".tmp"}
+    known = {*found.volumes, *found.templates}
+    assert known <= ids
+    for hidden in ids - known:
+        state = host.run("zfs", "get", "-H", "-o", "value", "org.mvirt:state", f"{root}/{hidden}")
+        assert state == "deleted"
+        held = host.run(
+            "zfs", "list", "-H", "-o", "clones", "-t", "snapshot", "-r", f"{root}/{hidden}"
+        )
+        assert held.strip("-\n"), f"{hidden} is kept for no clone"
+    new_ones = known - {*before.volumes, *before.templates}
+    assert len(new_ones) <= 1
+    for volume in found.volumes.values():
+        assert Path(volume.device).is_block_device()
+        assert volume.size in (SIZE, 2 * SIZE)
+    for template in found.templates.values():
+        host.run("zfs", "list", template.snapshot)
+
+
+IMPORTER = """
+import asyncio, os, sys
+from pathlib import Path
+from mvirt_zfs_dbus.model import Kind
+from mvirt_zfs_dbus.store.base import NewDataset
+from mvirt_zfs_dbus.store.zfs import ZfsStore
+
+async def main(root, runtime, made):
+    store = ZfsStore(root, runtime_directory=Path(runtime))
+    await store.start()
+    await store.create_target(Kind.VOLUME, NewDataset(made, "half", 1 << 26, 16384))
+    fd = await store.open_target(made)
+    os.write(fd, b"half an image")
+    spool = await store.open_spool()
+    os.write(spool, bytes(1 << 20))
+    print("writing", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_killed_import_is_gone_with_its_temporary_files(root: str, tmp_path: Path) -> None:
+    made = an_id()
+    command = [sys.executable, "-c", IMPORTER, root, str(tmp_path), made]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as importer:
+        assert importer.stdout is not None
+        assert importer.stdout.readline() == "writing\n"
+        assert host.run("zfs", "list", f"{root}/.tmp/{made}")
+        importer.send_signal(signal.SIGKILL)
+    before = await inventory(root, tmp_path)
+    check_whole(root, before, before)
+    assert made not in before.volumes
+    assert int(host.run("zfs", "get", "-Hp", "-o", "value", "used", f"{root}/.tmp")) < host.MIB

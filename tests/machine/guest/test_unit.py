@@ -1,0 +1,65 @@
+"""The unit: activation by the bus, restart, stop in the middle of work, confinement."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import host
+import pytest
+from host import MIB, UNIT, unit
+
+from mvirt_zfs_dbus.client import Client
+from mvirt_zfs_dbus.errors import Interrupted
+
+NAME, ROOT = "org.mvirt.Zfs1", "/org/mvirt/Zfs1"
+
+
+def test_the_first_call_on_the_bus_starts_the_service(service: None) -> None:
+    host.run("systemctl", "stop", UNIT)
+    assert unit("ActiveState") == "inactive"
+    version = host.run("busctl", "get-property", NAME, ROOT, f"{NAME}.Manager", "Version")
+    assert version.startswith('s "')
+    assert unit("ActiveState") == "active"
+
+
+async def test_volumes_and_their_bytes_outlive_a_restart(client: Client) -> None:
+    volume = await client.manager.create_volume("kept", 16 * MIB, labels={"owner": "me"})
+    host.write(volume.device, b"guest's bytes", offset=8 * MIB)
+    snapshot = await volume.create_snapshot("first")
+    host.run("systemctl", "restart", UNIT)
+    found = await client.manager.volume("kept")
+    assert found.properties == volume.properties | {
+        "Snapshots": [snapshot.path],
+        "UsedBytes": found.used_bytes,
+        "ReferencedBytes": found.referenced_bytes,
+        "CompressionRatio": found["CompressionRatio"],
+    }
+    assert host.read(found.device, 13, offset=8 * MIB) == b"guest's bytes"
+
+
+async def test_stopping_during_an_import_ends_it_cleanly(client: Client) -> None:
+    reading, writing = os.pipe()
+    try:
+        job = await client.manager.import_image("endless", reading, size=64 * MIB, format="raw")
+        async for progress in job:
+            if progress.bytes_done:
+                break
+            os.write(writing, os.urandom(60_000))
+        host.run("systemctl", "stop", UNIT)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert (unit("Result"), unit("ExecMainStatus")) == ("success", "0")
+    assert host.datasets() == set()
+    host.run("systemctl", "start", UNIT)
+    with pytest.raises(Interrupted):
+        await (await client.manager.job(job.id)).wait()
+
+
+def test_the_unit_confines_the_service(capsys: pytest.CaptureFixture[str]) -> None:
+    report = host.run("systemd-analyze", "security", "--no-pager", UNIT)
+    [exposure] = re.findall(r"Overall exposure level for .*: ([0-9.]+)", report)
+    with capsys.disabled():
+        print(f"\nsystemd-analyze security {UNIT}: {exposure}")
+    assert float(exposure) <= 3.0, "\n".join(line for line in report.splitlines() if "✗" in line)
