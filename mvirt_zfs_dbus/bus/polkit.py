@@ -80,6 +80,11 @@ class PolkitAuthority:
                 f"{action} needs authentication, and the call did not allow polkit to ask for it;"
                 " call interactively, as root, or have an administrator add a polkit rule"
             )
+        if challenge:
+            raise AccessDenied(
+                f"{action} needs authentication, and the caller's session has no polkit agent to"
+                " ask for it; pkttyagent(1) is one for terminals"
+            )
         if "polkit.dismissed" in result:
             raise AccessDenied(f"{action} was not authorised: the prompt was dismissed")
         raise AccessDenied(

@@ -59,6 +59,8 @@ def CheckAuthorization(self, subject, action, details, flags, cancellation, answ
         refuse(dbus.DBusException(f"Action {action} is not registered", name=name))
     elif self.verdict == "challenge":
         answer((interactive, not interactive, none))
+    elif self.verdict == "nobody-to-ask":
+        answer((False, True, none))
     elif self.verdict == "dismiss":
         answer((False, False, {"polkit.dismissed": "true"}))
     else:

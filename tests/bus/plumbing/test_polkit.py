@@ -70,6 +70,7 @@ async def test_who_is_not_authorised_is_told_the_action_and_what_would_help(
     for verdict, flags, name, text in (
         ("deny", MessageFlag.NONE, ACCESS_DENIED, "rules.d"),
         ("challenge", MessageFlag.NONE, CHALLENGE, "interactively"),
+        ("nobody-to-ask", INTERACTIVE, ACCESS_DENIED, "no polkit agent"),
         ("dismiss", INTERACTIVE, ACCESS_DENIED, "dismissed"),
         ("fail", MessageFlag.NONE, ACCESS_DENIED, "is not registered"),
         ("refuse", MessageFlag.NONE, ACCESS_DENIED, "has to be root"),
