@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
 HOMES = {
     "libzfs_core": "store/zfs.py",
     "aiohttp": "image/download.py",
-    "yarl": "image/download.py",
+    "yarl": "image/",  # URLs, as aiohttp takes them
     "dbus_fast": "bus/",
     "dbus_next": "bus/",
     "rich": "cli/",
