@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from .. import errors
+from .failures import BusError, ConnectionLost, NameTaken, RemoteError, body_or_error
 from .library import Bus, Message, MessageFlag, MessageType, Variant, bus_address, unpacked
 from .signals import MatchRule, Subscription
 from .socket_io import SocketWriter, close_fds
@@ -42,27 +43,6 @@ _DEFAULT_TIMEOUT: Final = 25.0
 _DO_NOT_QUEUE: Final = 4
 _PRIMARY_OWNER: Final = 1
 _ALREADY_OWNER: Final = 4
-
-
-class BusError(Exception):
-    """The bus, or somebody on it, did not do what was asked."""
-
-
-class ConnectionLost(BusError):
-    """The connection to the bus is gone."""
-
-
-class NameTaken(BusError):
-    """Somebody else owns the well-known name."""
-
-
-class RemoteError(BusError):
-    """An error reply with a name that is not one of this service's."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message or name)
-        self.name = name
-        self.message = message
 
 
 class Connection:
@@ -131,7 +111,7 @@ class Connection:
                 answer = await reply
         finally:
             del self._pending[message.serial]
-        return _body_or_error(answer)
+        return body_or_error(answer)
 
     def send(self, message: Message) -> None:
         """Send a message that nobody waits for; one that cannot be built raises."""
@@ -321,13 +301,3 @@ async def _connect(address: str) -> Connection:
         bus.close_socket()
         raise
     return Connection(bus)
-
-
-def _body_or_error(reply: Message) -> list[Any]:
-    if reply.message_type is not MessageType.ERROR:
-        return list(reply.body)
-    name = reply.error_name or ""
-    message = str(reply.body[0]) if reply.body else ""
-    if name.startswith("org.mvirt."):
-        raise errors.from_name(name, message)
-    raise RemoteError(name, message)
