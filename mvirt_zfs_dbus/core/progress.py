@@ -15,6 +15,8 @@ INTERVAL: Final = 0.25
 """Seconds between two reports to clients: at most four a second, as the contract has it."""
 WINDOW: Final = 5.0
 """Seconds the rate is an average over: long enough to be calm, short enough to be true."""
+SHORTEST: Final = 0.01
+"""Seconds below which a rate says nothing, and may not even fit into its property."""
 
 
 class Meter:
@@ -33,7 +35,8 @@ class Meter:
         while len(self._samples) > 2 and self._samples[1][0] <= moment - WINDOW:
             self._samples.popleft()
         first, counted = self._samples[0]
-        return round((done - counted) / (moment - first)) if moment > first else 0
+        elapsed = moment - first
+        return round((done - counted) / elapsed) if elapsed >= SHORTEST else 0
 
 
 class Progress:
