@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from .wire import Variant
 
+_MOST: Final = 2**64 - 1
+
+
+def _text(value: Any) -> str:
+    """What no D-Bus string can hold (NUL, lone surrogates) replaced: a text that cannot be sent
+    would take with it every answer it is a part of."""
+    text = str(value)
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def _count(value: Any) -> int:
+    """A sum can be more than a D-Bus number holds, and says so by being the largest."""
+    return min(int(value), _MOST)
+
+
 _BASIC: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys("sog", str),
-    **dict.fromkeys("ynqiuxth", int),
+    **dict.fromkeys("og", str),
+    **dict.fromkeys("ynqiuxh", int),
+    "s": _text,
+    "t": _count,
     "b": bool,
     "d": float,
     "v": lambda value: value,

@@ -17,6 +17,8 @@ WINDOW: Final = 5.0
 """Seconds the rate is an average over: long enough to be calm, short enough to be true."""
 SHORTEST: Final = 0.01
 """Seconds below which a rate says nothing, and may not even fit into its property."""
+HORIZON: Final = 100 * 365 * 24 * 3600 * 1_000_000
+"""Microseconds; an end farther away than a hundred years is as good as unknown."""
 
 
 class Meter:
@@ -72,7 +74,7 @@ class Progress:
             bytes_done=done,
             bytes_total=total,
             rate=rate,
-            expected_end_at=now() + left if left else 0,
+            expected_end_at=now() + left if 0 < left < HORIZON else 0,
         )
         if self._timer is None:
             delay = max(0.0, self._next - self._loop.time())

@@ -19,6 +19,7 @@ _PIPE_SIZE: Final = 1 << 20
 """What an unprivileged process may ask for (pipe(7), pipe-max-size)."""
 _VERDICT_TIMEOUT: Final = 2.0
 """Seconds for a downloader to notice that the converter has gone."""
+_LONGEST_MESSAGE: Final = 2000
 
 Answer = TypeVar("Answer", bound=protocol.Message)
 
@@ -79,7 +80,7 @@ class Conversion:
         done = await self._answer(protocol.Done, resize=resize)
         if self._downloader:
             await self._check_download(self._downloader, done.received)
-        return Outcome(done.size, done.digest)
+        return Outcome(done.size, done.digest and _for_people(done.digest))
 
     async def _open(self, fd: int, length: int | None) -> None:
         request = protocol.Open(self._image_format, self._checksum_algorithm, length)
@@ -184,8 +185,17 @@ _PHASES: Final = frozenset(Phase)
 
 def _failure(message: protocol.Message) -> _WorkerFailed:
     if isinstance(message, protocol.Failure):
-        return _WorkerFailed(from_name(message.name, message.message))
+        return _WorkerFailed(from_name(message.name, _for_people(message.message)))
     return _WorkerFailed(Error(f"an import worker sent {message} out of turn"))
+
+
+def _for_people(text: str) -> str:
+    """What a worker says, as it may be shown and kept: a server, an image, or whoever has taken the
+    worker over may have put anything into it, as what terminals obey and what no bus carries."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for character in text[:_LONGEST_MESSAGE]
+    )
 
 
 async def _tell(child: Child, message: protocol.Message, fds: list[int]) -> None:

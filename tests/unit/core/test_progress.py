@@ -79,3 +79,13 @@ async def test_the_end_is_expected_from_the_rate_and_unknown_without_a_total() -
     progress.report(Phase.DOWNLOADING, 600, 0)
     assert progress.job.expected_end_at == 0
     assert not progress.job.progress_valid
+
+
+async def test_an_end_centuries_away_is_unknown() -> None:
+    """A server may announce any length and then send a byte a second."""
+    progress = Progress(JOB, lambda job: None)
+    progress.report(Phase.DOWNLOADING, 0, 2**63 - 1)
+    await asyncio.sleep(0.05)
+    progress.report(Phase.DOWNLOADING, 1, 2**63 - 1)
+    assert progress.job.rate
+    assert progress.job.expected_end_at == 0
