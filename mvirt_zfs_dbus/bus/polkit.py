@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 from ..errors import AccessDenied, InteractiveAuthorizationRequired
 from ..names import Action
@@ -21,6 +22,9 @@ _ALLOW_USER_INTERACTION: Final = 1
 _NOT_AUTHORIZED: Final = "org.freedesktop.PolicyKit1.Error.NotAuthorized"
 _ANSWER_WITHIN: Final = 30.0
 """Seconds for an answer without a prompt. A prompt may stay open as long as its caller."""
+CHECKS_PER_USER: Final = 8
+"""Questions of one user at a time, the others wait their turn. The system bus lets a connection
+wait for 128 replies (dbus-daemon(1), max_replies_per_connection): nobody may use them up."""
 _ABSENT: Final = (
     "org.freedesktop.DBus.Error.ServiceUnknown",
     "org.freedesktop.DBus.Error.NameHasNoOwner",
@@ -59,10 +63,13 @@ class PolkitAuthority:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
+        self._turns: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
 
     async def authorize(self, call: Call, action: Action, details: dict[str, str]) -> None:
+        turns = self._turns.setdefault(call.uid, asyncio.Semaphore(CHECKS_PER_USER))
         try:
-            authorized, challenge, result = await self._check(call, action, details)
+            async with turns:
+                authorized, challenge, result = await self._check(call, action, details)
         except RemoteError as error:
             if error.name.startswith(_ABSENT):
                 _only_root(call, action)

@@ -122,6 +122,31 @@ async def test_a_service_that_stops_takes_its_checks_back(
         await waiting
 
 
+async def test_one_users_open_prompts_leave_room_for_the_questions_of_others(
+    polkitd: Polkitd, client: Connection
+) -> None:
+    """The system bus lets a connection wait for 128 replies, and those are for all callers."""
+    authority = PolkitAuthority(client)
+
+    async def ask_as(uid: int) -> None:
+        call = Call(client.unique_name, uid, True, "/", LAMP, "SetLevel")
+        await authority.authorize(call, Action.MODIFY, {})
+
+    await polkitd.says("hold")
+    async with asyncio.TaskGroup() as prompts:
+        for _ in range(3 * polkit.CHECKS_PER_USER):
+            prompts.create_task(ask_as(1000))
+        asked = [await polkitd.checked.get() for _ in range(polkit.CHECKS_PER_USER)]
+        await polkitd.says("allow")
+        await ask_as(1001)
+        asked.append(await polkitd.checked.get())
+        assert len(asked) == polkit.CHECKS_PER_USER + 1
+        assert polkitd.checked.empty()
+        await polkitd.release()
+    for _ in range(2 * polkit.CHECKS_PER_USER):
+        await polkitd.checked.get()
+
+
 async def test_a_polkit_that_hangs_refuses_in_the_end_and_holds_nobody_else_up(
     polkitd: Polkitd, guarded: Toy, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
