@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from .. import rules
 from ..errors import AlreadyExists
 from ..model import Kind, User, Volume
-from ..store.base import NewDataset
+from ..store.base import NewDataset, Store
+from .catalog import Catalog
 from .clock import now
 from .datasets import Datasets
+from .locks import Locks
 
 
 class Volumes(Datasets):
     kind = Kind.VOLUME
+
+    def __init__(self, store: Store, catalog: Catalog, locks: Locks) -> None:
+        super().__init__(store, catalog, locks)
+        self._looking_for_users = asyncio.Lock()
 
     async def create(
         self,
@@ -80,5 +87,7 @@ class Volumes(Datasets):
             self._catalog.remove(volume_id)
 
     async def users(self, volume_id: str) -> list[User]:
-        self._catalog.volume(volume_id)
-        return await self._store.users(volume_id)
+        """Anybody may ask, and it takes a look at every process there is: one at a time."""
+        async with self._looking_for_users:
+            self._catalog.volume(volume_id)
+            return await self._store.users(volume_id)
