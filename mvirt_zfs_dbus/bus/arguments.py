@@ -19,6 +19,15 @@ def check_signature(method: MethodSpec, signature: str) -> None:
         )
 
 
+def check_fds(method: MethodSpec, passed: int) -> None:
+    """A call holds its fds open as long as it takes: no more of them than it has use for."""
+    takes = sum(arg.signature == "h" for arg in method.ins)
+    if passed > takes:
+        raise InvalidArgs(
+            f"{passed} file descriptors came with the call; {method.name} takes {takes or 'none'}"
+        )
+
+
 def arguments(method: MethodSpec, message: Message) -> tuple[Any, ...]:
     """The arguments without the options, with fds in the place of their indexes."""
     return tuple(

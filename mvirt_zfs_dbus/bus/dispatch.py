@@ -93,6 +93,8 @@ class Dispatcher:
                 f" the call has {message.signature!r}"
             )
         self._refuse_overload(message)
+        close_fds(message.unix_fds)  # no standard method takes any
+        message.unix_fds.clear()
         answer = method.answer(self._tree, message.path, *message.body)
         if isinstance(answer, list):
             self._finish(message, None, method.out_signature, answer)
@@ -162,6 +164,7 @@ class Dispatcher:
         if audit is not None:
             call.uid = await self._uid(call.sender)
         arguments.check_signature(target.method, message.signature)
+        arguments.check_fds(target.method, len(message.unix_fds))
         call.args = arguments.arguments(target.method, message)
         call.options = arguments.options(target.method, message)
         if audit is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
@@ -160,6 +161,23 @@ async def test_an_fd_that_did_not_come_is_an_error(toy: Toy, ask: Ask) -> None:
     error = await refused(ask, ROOT, HOUSE, "Take", "ha{sv}", 3, {})
     assert error.name == DBUS_ERROR + "InvalidArgs"
     assert "no file descriptor" in error.message
+
+
+async def test_a_call_holds_no_more_fds_open_than_it_takes(
+    toy: Toy, authority: OpenHouse, ask: Ask
+) -> None:
+    """Each may wait for a prompt as long as its caller likes, and the service has so many fds."""
+    with Path(os.devnull).open() as null:
+        fds = [null.fileno()] * 16
+        for arguments, takes in (
+            ((path("a"), LAMP, "SetLevel", "ta{sv}", 1, {}), "none"),
+            ((ROOT, HOUSE, "Take", "ha{sv}", 0, {}), "1"),
+            ((ROOT, HOUSE, "Echo", "s", "x"), "none"),
+        ):
+            error = await refused(ask, *arguments, unix_fds=fds)
+            assert error.name == DBUS_ERROR + "InvalidArgs"
+            assert f"takes {takes}" in error.message
+    assert not authority.asked
 
 
 async def test_nobody_is_authorised_for_what_is_wrong_anyway(
@@ -387,3 +405,19 @@ async def test_every_call_that_changes_something_is_recorded_once(
     assert "name='desk'" in records[0].getMessage()
     assert "not today" in records[4].getMessage()
     await toy.close()
+
+
+async def test_no_caller_fills_the_log_with_one_call_or_writes_lines_of_its_own_into_it(
+    toy: Toy, ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    toy.lights["a"].name = "n" * 2**20
+    with caplog.at_level(logging.INFO, "mvirt_zfs_dbus.audit"):
+        options = {"\nINFO: by uid 0: ok" + "o" * 2**20: Variant("b", True)}
+        await refused(ask, path("a"), LAMP, "SetLevel", "ta{sv}", 1, options)
+        await ask(path("a"), LAMP, "SetLevel", "ta{sv}", 1, {})
+    records = [record for record in caplog.records if record.name == "mvirt_zfs_dbus.audit"]
+    assert len(records) == 2
+    for record in records:
+        assert "\n" not in record.getMessage()
+        assert len(record.getMessage()) < 10_000
+        assert sum(map(len, record.__dict__["fields"].values())) < 10_000
