@@ -1,0 +1,185 @@
+"""What the operations leave in the catalog, with nobody following the store to put it right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from mvirt_zfs_dbus.core import snapshots
+from mvirt_zfs_dbus.core.imports import ImportPolicy
+from mvirt_zfs_dbus.core.service import Service, Settings
+from mvirt_zfs_dbus.errors import AlreadyExists, HasClones, HasSnapshots, InvalidSize, NotFound
+from mvirt_zfs_dbus.model import JobState, Snapshot, Template, Volume
+from mvirt_zfs_dbus.store.base import NewClone
+from mvirt_zfs_dbus.store.directory import DirectoryStore
+
+MIB = 2**20
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """The service without its import workers, which are not needed here."""
+    settings = Settings(tmp_path / "state", 4, ImportPolicy(None, 2**40))
+    (tmp_path / "disks").mkdir(mode=0o700)
+    made = Service(DirectoryStore(tmp_path / "disks"), settings)
+    await made.store.start()
+    await made.refresh()
+    await made.jobs.start(made.catalog.exists)
+    yield made
+    await made.jobs.close()
+    await made.store.close()
+
+
+async def test_a_deleted_volume_and_its_snapshots_are_gone_when_delete_returns(
+    service: Service,
+) -> None:
+    volume = await service.volumes.create("web", MIB)
+    await service.snapshots.create(volume.id, "before")
+    await service.volumes.delete(volume.id, snapshots=True, defer=False)
+    assert service.catalog.all(Volume) == []
+    assert service.catalog.all(Snapshot) == []
+    await service.volumes.create("web", MIB)
+
+
+async def test_a_refused_delete_leaves_everything_in_the_catalog(service: Service) -> None:
+    volume = await service.volumes.create("web", MIB)
+    snapshot = await service.snapshots.create(volume.id, "before")
+    with pytest.raises(HasSnapshots):
+        await service.volumes.delete(volume.id, snapshots=False, defer=False)
+    template = await service.templates.create(snapshot.id, "gold")
+    with pytest.raises(HasClones):
+        await service.snapshots.delete(snapshot.id, defer=False)
+    assert service.catalog.exists(volume.id)
+    assert service.catalog.clones_of(snapshot.id) == [template.id]
+
+
+async def test_a_rollback_takes_the_newer_snapshots_out_of_the_catalog(service: Service) -> None:
+    volume = await service.volumes.create("web", MIB)
+    taken = [await service.snapshots.create(volume.id, f"s{n}") for n in range(4)]
+    await service.volumes.resize(volume.id, 2 * MIB)
+    await service.snapshots.rollback(taken[1].id, destroy_newer=True)
+    assert service.catalog.snapshots_of(volume.id) == taken[:2]
+    assert service.catalog.volume(volume.id).size == MIB
+
+
+async def test_a_clock_that_is_set_back_does_not_change_the_order_of_snapshots(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = await service.volumes.create("web", MIB)
+    times = iter([2_000, 1_000, 1_000])
+    monkeypatch.setattr(snapshots, "now", lambda: next(times))
+    taken = [await service.snapshots.create(volume.id, f"s{n}") for n in range(3)]
+    assert service.catalog.snapshots_of(volume.id) == taken
+    assert [found.created_at for found in taken] == [2_000, 2_001, 2_002]
+
+
+async def test_a_deleted_snapshot_and_template_are_gone_when_delete_returns(
+    service: Service,
+) -> None:
+    volume = await service.volumes.create("web", MIB)
+    snapshot = await service.snapshots.create(volume.id, "before")
+    template = await service.templates.create(snapshot.id, "gold")
+    await service.templates.delete(template.id, defer=False)
+    assert service.catalog.all(Template) == []
+    await service.snapshots.delete(snapshot.id, defer=False)
+    assert service.catalog.snapshots_of(volume.id) == []
+
+
+async def test_two_renames_to_one_name_at_once_give_it_to_one(service: Service) -> None:
+    ids = [(await service.volumes.create(f"v{n}", MIB)).id for n in range(2)]
+    answers = await asyncio.gather(
+        *(service.volumes.rename(volume_id, "web") for volume_id in ids), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [type(None), AlreadyExists]
+    assert sorted(found.name for found in service.catalog.all(Volume)) == ["v1", "web"]
+
+
+async def test_renaming_to_the_same_name_is_no_error(service: Service) -> None:
+    volume = await service.volumes.create("web", MIB)
+    await service.volumes.rename(volume.id, "web")
+
+
+async def test_two_creates_of_one_name_at_once_make_one(service: Service) -> None:
+    answers = await asyncio.gather(
+        *(service.volumes.create("web", MIB) for _ in range(5)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers].count(Volume) == 1
+    assert len(service.catalog.all(Volume)) == 1
+
+
+async def test_a_smaller_clone_is_refused_before_anything_is_made(service: Service) -> None:
+    volume = await service.volumes.create("web", MIB)
+    snapshot = await service.snapshots.create(volume.id, "before")
+    template = await service.templates.create(snapshot.id, "gold")
+    with pytest.raises(InvalidSize, match=str(MIB)):
+        await service.templates.clone(template.id, "small", size=MIB // 2)
+    assert len(service.catalog.all(Volume)) == 1
+
+
+async def test_operations_on_what_is_gone_are_not_found(service: Service) -> None:
+    volume = await service.volumes.create("web", MIB)
+    snapshot = await service.snapshots.create(volume.id, "before")
+    await service.volumes.delete(volume.id, snapshots=True, defer=False)
+    for operation in (
+        service.volumes.resize(volume.id, 2 * MIB),
+        service.volumes.rename(volume.id, "x"),
+        service.volumes.set_labels(volume.id, {}),
+        service.volumes.delete(volume.id, snapshots=False, defer=False),
+        service.snapshots.create(volume.id, "x"),
+        service.snapshots.rollback(snapshot.id, destroy_newer=False),
+        service.snapshots.delete(snapshot.id, defer=False),
+        service.templates.create(snapshot.id, "x"),
+        service.templates.copy(snapshot.id, "x", 0),
+    ):
+        with pytest.raises(NotFound):
+            await operation
+
+
+async def test_a_copy_cancelled_when_it_was_just_done_is_undone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store answers a cancelled call either done or undone; here it is always done."""
+    volume = await service.volumes.create("web", MIB)
+    snapshot = await service.snapshots.create(volume.id, "before")
+    copied = asyncio.Event()
+    copy = service.store.copy_to_template
+
+    async def too_late(
+        snapshot_id: str, new: NewClone, progress: Callable[[int, int], None]
+    ) -> Template:
+        await copy(snapshot_id, new, progress)
+        copied.set()
+        await asyncio.Event().wait()
+        raise AssertionError("only cancelling ends this")
+
+    monkeypatch.setattr(service.store, "copy_to_template", too_late)
+    job_id = await service.templates.copy(snapshot.id, "gold", 0)
+    await copied.wait()
+    await service.jobs.cancel(job_id)
+    assert service.jobs.get(job_id).state is JobState.CANCELLED
+    assert (await service.store.scan()).templates == {}
+    assert service.catalog.all(Template) == []
+
+
+async def test_usage_is_read_once_a_second_at_most(service: Service) -> None:
+    volume = await service.volumes.create("web", MIB)
+    reads = 0
+    usage = service.store.usage
+
+    async def counted(dataset_id: str, snapshot_id: str = "") -> object:
+        nonlocal reads
+        reads += 1
+        return await usage(dataset_id, snapshot_id)
+
+    service.store.usage = counted  # type: ignore[method-assign, assignment]
+    moment = 100.0
+    service.usage._clock = lambda: moment
+    for _ in range(3):
+        await service.usage.dataset(volume.id)
+    assert reads == 1
+    moment += 1.0
+    await service.usage.dataset(volume.id)
+    assert reads == 2
