@@ -16,6 +16,7 @@ Who does what, in ``openzfs/``: ``programs`` (reading) and ``changes`` are chann
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -72,7 +73,7 @@ class ZfsStore:
     async def close(self) -> None:
         await self._follower.close()
         self._copier.close()
-        self._kernel.close()
+        await asyncio.to_thread(self._kernel.close)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -163,6 +163,19 @@ class ZfsBackend(StoreBackend):
             subprocess.run(["udevadm", "settle"], check=True)
             self._zfs("destroy", clone)
 
+    @asynccontextmanager
+    async def held_open(self, device: str) -> AsyncIterator[int]:
+        """A template has no device until an administrator asks for one."""
+        dataset = device.removeprefix("/dev/zvol/")
+        hidden = self._zfs("get", "-H", "-o", "value", "volmode", dataset) == ["none"]
+        if hidden:
+            self._zfs("set", "volmode=dev", dataset)
+            subprocess.run(["udevadm", "wait", device], check=True)
+        async with super().held_open(device) as pid:
+            yield pid
+        if hidden:
+            self._zfs("set", "volmode=none", dataset)
+
     def close(self) -> None:
         subprocess.run(["udevadm", "settle"], check=True)
         self._zfs("destroy", "-R", self.root)

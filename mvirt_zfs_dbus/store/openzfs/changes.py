@@ -90,11 +90,18 @@ if #found.clones > 0 and not defer then return {{refused = "clones", names = fou
 local refused = check_closed(dataset) or check_destroyable(names, defer)
 if refused then return refused end
 
--- From here on it is gone for everybody, whatever becomes of its space.
-local failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted")
-if failed ~= 0 then return {{errno = failed}} end
+-- A full pool has no space for a property, and still has to let go of what is destroyed whole.
+local failed
+if #found.clones > 0 then
+  failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted")
+  if failed ~= 0 then return {{errno = failed}} end
+end
 for _, name in ipairs(names) do zfs.sync.destroy({{[1] = name, defer = defer}}) end
-if #found.clones == 0 and zfs.sync.destroy(dataset) == 0 then return {{done = "destroyed"}} end
+if #found.clones == 0 then
+  if zfs.sync.destroy(dataset) == 0 then return {{done = "destroyed"}} end
+  failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted")
+  if failed ~= 0 then return {{errno = failed}} end
+end
 return {{done = "deferred"}}
 """
 )

@@ -22,7 +22,7 @@ from ...errors import DeviceBusy, DeviceTimeout
 from ...model import User
 from ..files import users
 
-WAIT: Final = 30.0
+WAIT = 30.0
 """Seconds that udev is given for a link."""
 
 _LOOK_AGAIN: Final = 1.0
@@ -48,17 +48,17 @@ def device_path(dataset: str) -> str:
     return f"/dev/zvol/{dataset.replace(' ', '+')}"
 
 
-async def wait_for_device(dataset: str, timeout: float = WAIT) -> str:
+async def wait_for_device(dataset: str) -> str:
     """The path of the dataset's device, once it is there and is this dataset's. DeviceTimeout."""
     path = device_path(dataset)
     with _udev_events() as events:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(WAIT):
                 while not await asyncio.to_thread(is_device_of, path, dataset):
                     await _next(events)
         except TimeoutError:
             raise DeviceTimeout(
-                f"{path} did not appear within {timeout:g} s; is udev running?"
+                f"{path} did not appear within {WAIT:g} s; is udev running?"
             ) from None
     return path
 

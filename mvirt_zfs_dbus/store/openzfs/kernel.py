@@ -76,7 +76,9 @@ class Kernel:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="zfs")
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Wait for what is under way, unless the pool keeps it from ever ending. Blocking."""
+        wait = zpool.health(self.pool) not in zpool.LOST
+        self._threads.shutdown(wait=wait, cancel_futures=True)
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
         """Anything that blocks, in one of the threads."""

@@ -139,10 +139,15 @@ local place = argv["dataset"]
 if not zfs.exists(place) then return {exists = false} end
 local found = {}
 for name in zfs.list.children(place) do found[#found + 1] = name end
-return {exists = true, kind = own(place, "kind"), names = found}
+return {
+  exists = true,
+  kind = own(place, "kind"),
+  names = found,
+  referenced = (zfs.get_prop(place, "referenced")),
+}
 """
 )
-"""Whether ``dataset`` exists and is ours, and what is below it."""
+"""Whether ``dataset`` exists and is ours, what is below it, and the bytes it holds itself."""
 
 FIND: Final = (
     COMMON

@@ -54,7 +54,7 @@ class VolMode(IntEnum):
 CANMOUNT_NOAUTO: Final = 2
 
 _ZSTD: Final = 16
-_ZSTD_FAST: Final = 102
+_ZSTD_FAST_1: Final = 103
 _LEVEL_SHIFT: Final = 7
 _ZSTD_FAST_LEVELS: Final = (*range(1, 11), *range(20, 101, 10), 500, 1000)
 
@@ -66,8 +66,8 @@ def _compressions() -> Iterator[tuple[str, int]]:
     yield "zstd", _ZSTD
     for level in range(1, 20):
         yield f"zstd-{level}", _ZSTD | level << _LEVEL_SHIFT
-    yield "zstd-fast", _ZSTD | _ZSTD_FAST << _LEVEL_SHIFT
-    for position, level in enumerate(_ZSTD_FAST_LEVELS, _ZSTD_FAST + 1):
+    yield "zstd-fast", _ZSTD | _ZSTD_FAST_1 << _LEVEL_SHIFT
+    for position, level in enumerate(_ZSTD_FAST_LEVELS, _ZSTD_FAST_1):
         yield f"zstd-fast-{level}", _ZSTD | position << _LEVEL_SHIFT
 
 

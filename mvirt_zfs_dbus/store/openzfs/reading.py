@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from ...errors import NotFound, PoolUnavailable
 from ...model import Kind, Pool, Snapshot, Usage
@@ -14,23 +14,25 @@ from .kernel import Kernel
 from .properties import DELETED
 from .rows import DatasetRow
 
+_SPACE_AGE: Final = 1.0
+"""Seconds that the pool's space is good for in a scan."""
+
 
 class Reading:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._homes: dict[str, str] = {}
         """The dataset of each snapshot, as it was last seen."""
+        self._space = (0, 0, 0)
+        self._space_read_at = -_SPACE_AGE
 
     async def scan(self) -> tuple[Inventory, set[str]]:
         """Everything that exists, and the datasets that are deleted and wait for their clones."""
         health = zpool.health(self._kernel.pool)
         if health in zpool.LOST:
             return Inventory(Pool(self._kernel.root, health)), set()
-        async with asyncio.TaskGroup() as tasks:
-            space = tasks.create_task(zpool.space(self._kernel.pool))
-            scanning = tasks.create_task(self._scan())
-        answer = scanning.result()
-        usage = rows.pool_usage(answer[b"root"], *space.result())
+        answer = await self._scan()
+        usage = rows.pool_usage(answer[b"root"], *await self._recent_space())
         found = rows.read_datasets(answer)
         self._homes = {s.name: row.dataset for row in found for s in row.snapshots}
         inventory = Inventory(Pool(self._kernel.root, health, usage))
@@ -41,7 +43,7 @@ class Reading:
         health = zpool.health(self._kernel.pool)
         if health in zpool.LOST:
             return Pool(self._kernel.root, health)
-        space = await zpool.space(self._kernel.pool)
+        space = await self._fresh_space()
         root = await self._kernel.read(programs.ROOT, root=self._kernel.root)
         return Pool(self._kernel.root, health, rows.pool_usage(root, *space))
 
@@ -88,6 +90,17 @@ class Reading:
             self._homes[snapshot_id] = home
             return home
         raise NotFound(f"there is no snapshot {snapshot_id}")
+
+    async def _recent_space(self) -> tuple[int, int, int]:
+        """It takes a process: scans that follow each other closely share one."""
+        if time.monotonic() - self._space_read_at > _SPACE_AGE:
+            return await self._fresh_space()
+        return self._space
+
+    async def _fresh_space(self) -> tuple[int, int, int]:
+        self._space = await zpool.space(self._kernel.pool)
+        self._space_read_at = time.monotonic()
+        return self._space
 
     async def _scan(self, *names: str) -> Mapping[bytes, Any]:
         root = self._kernel.root

@@ -37,6 +37,10 @@ _GOING: Final = 1.0
 """Seconds for it to go each time."""
 
 
+_EMPTY: Final = 1024 * 1024
+"""Bytes that the place may hold without files in it: what a file system has of its own."""
+
+
 class Staging:
     def __init__(self, kernel: Kernel, copier: Copier, runtime_directory: Path) -> None:
         self._kernel = kernel
@@ -51,11 +55,12 @@ class Staging:
     # The place
 
     async def prepare(self) -> None:
-        """At start: destroy what a crash left, and make the place anew, without its files."""
+        """At start: destroy what a crash left, datasets and temporary files."""
         found = await self._kernel.read(programs.PLACE, dataset=self._place)
         if found.get(b"exists") and found.get(b"kind") == properties.SPOOL.encode():
             await self.sweep()
-            await self._renew()
+            if found[b"referenced"] > _EMPTY:
+                await self._renew()
         elif found.get(b"exists"):
             if programs.names(found):
                 raise PoolUnavailable(
@@ -85,7 +90,7 @@ class Staging:
             raise error_of(error.errno or 0, what, self._kernel.pool) from error
 
     async def _renew(self) -> None:
-        """The way to be rid of unnamed files that a crash left: ZFS frees them at its leisure."""
+        """Unnamed files that a crash left would keep their space until the next mount."""
         try:
             await self._kernel.destroy(self._place)
         except Error as error:

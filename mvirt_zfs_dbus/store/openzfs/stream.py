@@ -36,6 +36,7 @@ class Copier:
         self._threads = ThreadPoolExecutor(3 * _COPIES, thread_name_prefix="zfs-copy")
 
     def close(self) -> None:
+        """Copies that still run are their callers' to cancel first."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def copy(

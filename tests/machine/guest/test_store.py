@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import ctypes.util
 import os
 import subprocess
 import time
@@ -71,14 +73,24 @@ async def golden(store: ZfsStore, of: Volume) -> tuple[str, str]:
 # What volumes are made with
 
 
-async def test_every_compression_by_name_is_the_one_zfs_knows_by_that_name(
-    store: ZfsStore, root: str
-) -> None:
-    for name in COMPRESSIONS:
-        asked = new(compression=name)
-        await store.create_target(Kind.TEMPLATE, asked)
-        assert get("compression", f"{root}/.tmp/{asked.id}") == name
-        await store.abandon(asked.id)
+def test_every_compression_has_the_number_libzfs_gives_its_name() -> None:
+    libzfs = ctypes.CDLL(ctypes.util.find_library("zfs"))
+    libzfs.libzfs_init.restype = ctypes.c_void_p
+    assert libzfs.libzfs_init()
+    compression = libzfs.zfs_name_to_prop(b"compression")
+    number = ctypes.c_uint64()
+    for name, ours in COMPRESSIONS.items():
+        assert (
+            libzfs.zfs_prop_string_to_index(compression, name.encode(), ctypes.byref(number)) == 0
+        )
+        assert (name, ours) == (name, number.value)
+
+
+async def test_a_volume_is_compressed_as_asked_or_as_its_parent(store: ZfsStore, root: str) -> None:
+    asked = await store.create_volume(new(compression="zstd-fast-30"))
+    plain = await store.create_volume(new("plain"))
+    assert get("compression", f"{root}/{asked.id}") == "zstd-fast-30"
+    assert get("compression", f"{root}/{plain.id}") == get("compression", root)
 
 
 async def test_a_thick_volume_reserves_what_zfs_create_reserves_and_grows_so(
@@ -138,18 +150,22 @@ async def test_what_is_unfinished_gets_a_device_only_when_it_is_written(
     assert get("org.mvirt:state", bare) == "importing"
 
 
-async def test_nobody_can_mount_or_take_a_target_that_is_being_written(
-    store: ZfsStore, root: str
+async def test_nobody_can_mount_or_format_a_target_that_is_being_written(
+    store: ZfsStore, root: str, tmp_path: Path
 ) -> None:
-    target = new(size=32 * host.MIB)
+    image = tmp_path / "image"
+    host.run("mkfs.ext4", "-q", image, "8M")
+    target = new()
     await store.create_target(Kind.VOLUME, target)
     fd = await store.open_target(target.id)
     path = f"/dev/zvol/{root}/.tmp/{target.id}"
     try:
-        host.run("mkfs.ext4", "-q", "-F", path)
-        refused = subprocess.run(["mount", path, "/mnt"], capture_output=True, text=True)
-        assert refused.returncode != 0
-        assert "already mounted" in refused.stderr or "busy" in refused.stderr
+        os.pwrite(fd, image.read_bytes(), 0)
+        os.fsync(fd)
+        for command in (["mkfs.ext4", "-q", "-F", path], ["mount", path, "/mnt"]):
+            refused = subprocess.run(command, capture_output=True, text=True)
+            assert refused.returncode != 0, command
+            assert "in use" in refused.stderr or "already mounted" in refused.stderr
     finally:
         os.close(fd)
     await store.abandon(target.id)
@@ -350,25 +366,25 @@ async def test_the_last_clone_destroyed_on_a_shell_lets_what_was_deferred_go(
 
 
 @pytest.fixture
-def spare() -> Iterator[str]:
+def fragile() -> Iterator[str]:
     """A mirror of two files: a pool that may be lost."""
-    files = [Path(f"/var/tmp/spare-{number}") for number in (1, 2)]
+    files = [Path(f"/var/tmp/fragile-{number}") for number in (1, 2)]
     for file in files:
         with file.open("wb") as opened:
             opened.truncate(256 * host.MIB)
-    host.run("zpool", "create", "-O", "mountpoint=none", "spare", "mirror", *files)
-    yield "spare"
-    subprocess.run(["zpool", "import", "-d", "/var/tmp", "spare"], capture_output=True)
+    host.run("zpool", "create", "-O", "mountpoint=none", "fragile", "mirror", *files)
+    yield "fragile"
+    subprocess.run(["zpool", "import", "-d", "/var/tmp", "fragile"], capture_output=True)
     host.run("udevadm", "settle")
-    host.run("zpool", "destroy", "-f", "spare")
+    host.run("zpool", "destroy", "-f", "fragile")
     for file in files:
         file.unlink()
 
 
 async def test_a_pool_that_is_exported_is_unavailable_and_comes_back_whole(
-    spare: str, tmp_path: Path
+    fragile: str, tmp_path: Path
 ) -> None:
-    store = ZfsStore(spare, runtime_directory=tmp_path)
+    store = ZfsStore(fragile, runtime_directory=tmp_path)
     await store.start()
     listener = Listener(store)
     made = await store.create_volume(new())
@@ -379,7 +395,7 @@ async def test_a_pool_that_is_exported_is_unavailable_and_comes_back_whole(
     before = await store.scan()
 
     host.run("udevadm", "settle")
-    host.run("zpool", "export", spare)
+    host.run("zpool", "export", fragile)
     lost = await listener.until(store, lambda found: found.pool.health == "UNAVAIL")
     assert not lost.volumes and not lost.templates and not lost.snapshots
     assert (await store.pool()).health == "UNAVAIL"
@@ -396,7 +412,7 @@ async def test_a_pool_that_is_exported_is_unavailable_and_comes_back_whole(
         with pytest.raises(PoolUnavailable, match="UNAVAIL"):
             await operation
 
-    host.run("zpool", "import", "-d", "/var/tmp", spare)
+    host.run("zpool", "import", "-d", "/var/tmp", fragile)
     assert await listener.until(store, lambda found: found.pool.health == "ONLINE") == before
     host.run("udevadm", "settle")
     assert host.read(made.device, 4) == b"kept"
@@ -405,14 +421,16 @@ async def test_a_pool_that_is_exported_is_unavailable_and_comes_back_whole(
     await store.close()
 
 
-async def test_a_disk_that_goes_offline_is_in_the_pools_health(spare: str, tmp_path: Path) -> None:
-    store = ZfsStore(spare, runtime_directory=tmp_path)
+async def test_a_disk_that_goes_offline_is_in_the_pools_health(
+    fragile: str, tmp_path: Path
+) -> None:
+    store = ZfsStore(fragile, runtime_directory=tmp_path)
     await store.start()
     listener = Listener(store)
     await listener.quiet()
-    host.run("zpool", "offline", spare, "/var/tmp/spare-2")
+    host.run("zpool", "offline", fragile, "/var/tmp/fragile-2")
     await listener.until(store, lambda found: found.pool.health == "DEGRADED")
-    host.run("zpool", "online", spare, "/var/tmp/spare-2")
+    host.run("zpool", "online", fragile, "/var/tmp/fragile-2")
     await listener.until(store, lambda found: found.pool.health == "ONLINE")
     await listener.close()
     await store.close()
