@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -286,3 +287,27 @@ def test_a_damaged_record_is_passed_over_and_left_alone(
     assert JobRecords(tmp_path).load() == []
     assert caplog.text.count("is damaged and") == 4
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"{n}.json" for n in "abcd"]
+
+
+async def test_a_cancel_while_the_end_is_written_down_comes_too_late(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+    write = registry.records.write
+
+    def slow(job: Job) -> None:
+        if job.state.finished:
+            writing.set()
+            go_on.wait()
+        write(job)
+
+    monkeypatch.setattr(registry.records, "write", slow)
+    job_id = await registry.submit(nothing)
+    await asyncio.to_thread(writing.wait)
+    cancelling = asyncio.create_task(registry.jobs.cancel(job_id))
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(NotCancelable, match="done"):
+        await cancelling
+    assert registry.recorded(job_id).state is JobState.DONE
+    assert registry.told[-1].change is Change.COMPLETED
