@@ -24,8 +24,9 @@ _OPENAT2: Final = 437
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_BENEATH: Final = 0x08
 """linux/openat2.h."""
-_USERINFO: Final = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
-"""RFC 3986, section 3.2.1."""
+_USERINFO: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/?#]*@", re.IGNORECASE)
+"""RFC 3986, sections 3.1 and 3.2.1: of any scheme, a misspelt one too."""
+_QUERY: Final = re.compile(r"^([a-z][a-z0-9+.-]*://[^?#]*)[?#].*", re.IGNORECASE | re.DOTALL)
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 """Without O_NONBLOCK, opening a FIFO would wait for its writer."""
 
@@ -67,8 +68,9 @@ def check_fd(fd: int) -> None:
 
 
 def shown(source: str) -> str:
-    """A source as everybody may see it: a URL without the user and password in it."""
-    return _USERINFO.sub(r"\1", source)
+    """A source as everybody may see it: a URL without what may be a secret in it, which is the
+    user and password, and the query, where signed URLs have their signature."""
+    return _QUERY.sub(r"\1", _USERINFO.sub(r"\1", source))
 
 
 def _open_anywhere(path: str) -> int:
