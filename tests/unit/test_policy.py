@@ -78,6 +78,10 @@ def test_the_example_rules_use_actions_and_details_that_exist() -> None:
         (Action.DELETE, {"name": "web"}, "ann", ["vmadmins"], None),
         (Action.DELETE, {"name": "ci-web"}, "ci", [], "yes"),
         (Action.DELETE, {"name": "web"}, "ci", [], None),
+        (Action.ROLLBACK, {"name": "ci-1", "source": "ci-web"}, "ci", [], "yes"),
+        (Action.ROLLBACK, {"name": "ci-1", "source": "web"}, "ci", [], None),
+        (Action.SNAPSHOT, {"name": "ci-1", "source": "web"}, "ci", [], None),
+        (Action.TEMPLATE, {"name": "ci-gold", "source": "web@ci-1"}, "ci", [], None),
         (Action.IMPORT_PATH, {"name": "ci-web", "source": "/etc/shadow"}, "ci", [], None),
         (Action.IMPORT_URL, {"name": "ci-a", "source": "http://other/"}, "ci", [], "no"),
         (
