@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -14,6 +15,8 @@ from ..model import Phase
 from . import protocol
 from .base import FdSource, ImageInfo, Outcome, Progress, Source, UrlSource
 from .children import Child
+
+_log = logging.getLogger(__name__)
 
 _PIPE_SIZE: Final = 1 << 20
 """What an unprivileged process may ask for (pipe(7), pipe-max-size)."""
@@ -186,6 +189,10 @@ _PHASES: Final = frozenset(Phase)
 def _failure(message: protocol.Message) -> _WorkerFailed:
     if isinstance(message, protocol.Failure):
         return _WorkerFailed(from_name(message.name, _for_people(message.message)))
+    if isinstance(message, protocol.Fault):
+        lines = map(_for_people, message.text.splitlines())
+        _log.error("an import worker failed:\n    %s", "\n    ".join(lines))
+        return _WorkerFailed(Error("a fault of an import worker; the service's log has it"))
     return _WorkerFailed(Error(f"an import worker sent {message} out of turn"))
 
 

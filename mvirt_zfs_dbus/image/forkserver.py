@@ -26,6 +26,8 @@ from .pool import Pool
 
 _CONTROL: Final = 3
 """A worker's only file descriptor beside the standard ones."""
+_LONGEST_FAULT: Final = 8000
+"""Characters, so that a frame holds them however they are written."""
 
 
 def convert(control: socket.socket, parent_pid: int) -> None:
@@ -115,18 +117,28 @@ def _become(role: str, control_fd: int, parent_pid: int) -> NoReturn:
         os.setsid()
         sandbox.name_process(f"mvirt-{role}")
         null = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1):
+        for standard in (0, 1, 2):  # the log is not a worker's to write, or to cut
             os.dup2(null, standard)
         os.dup2(control_fd, _CONTROL, inheritable=False)
         os.closerange(_CONTROL + 1, 0x7FFFFFFF)
-        ROLES[role](socket.socket(fileno=_CONTROL), parent_pid)
+        _play(ROLES[role], socket.socket(fileno=_CONTROL), parent_pid)
         code = 0
     except (EOFError, BrokenPipeError, ProcessLookupError):
         code = 0  # the daemon does not want it any more
-    except BaseException:
-        traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _play(
+    role: Callable[[socket.socket, int], None], control: socket.socket, parent_pid: int
+) -> None:
+    try:
+        role(control, parent_pid)
+    except (EOFError, BrokenPipeError, ProcessLookupError):
+        raise
+    except BaseException:
+        channel.send(control, protocol.Fault(traceback.format_exc()[-_LONGEST_FAULT:]))
+        raise
 
 
 if __name__ == "__main__":

@@ -178,6 +178,13 @@ class Failure(Message):
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Fault(Message):
+    """The end, for a reason the worker was not made for: a traceback for the log."""
+
+    text: str
+
+
 _TYPES: Final[Mapping[str, type[Message]]] = {cls.__name__: cls for cls in Message.__subclasses__()}
 
 

@@ -22,7 +22,16 @@ from mvirt_zfs_dbus.errors import (
     Truncated,
     UnsupportedImage,
 )
-from mvirt_zfs_dbus.image import FdSource, Progress, UrlSource, Workers, channel, children, protocol
+from mvirt_zfs_dbus.image import (
+    FdSource,
+    Progress,
+    UrlSource,
+    Workers,
+    channel,
+    children,
+    forkserver,
+    protocol,
+)
 from mvirt_zfs_dbus.model import Phase
 
 from . import qemu
@@ -436,8 +445,7 @@ async def test_workers_have_no_file_descriptor_of_the_daemon(task, tmp_path):
             await conversion.probe()
             pid = conversion._converter.pid
             fds = {fd.name: str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
-    assert fds.pop("0") == fds.pop("1") == "/dev/null"
-    assert fds.pop("2") == str(Path("/proc/self/fd/2").readlink())
+    assert [fds.pop(standard) for standard in "012"] == ["/dev/null"] * 3
     assert sorted(target.split(":")[0] for target in fds.values()) == [
         str(tmp_path / "image"),
         "socket",
@@ -451,10 +459,11 @@ async def test_workers_have_no_file_descriptor_of_the_daemon(task, tmp_path):
         b"{" * (protocol.MAX_FRAME + 1),
         b"",
         protocol.encode(protocol.Ready()),
+        protocol.encode(protocol.Fault("a traceback\n\x1b[2J\ud800")),
         protocol.encode(protocol.Report("dancing", 1, 1)),
         protocol.encode(protocol.Resize(1, 1)),
     ],
-    ids=["garbage", "too long", "empty", "out of turn", "no phase", "too early"],
+    ids=["garbage", "too long", "empty", "out of turn", "a fault", "no phase", "too early"],
 )
 async def test_a_converter_that_talks_nonsense_is_one_failed_import(task, tmp_path, frame):
     """A double: a socket in place of the converter's own, for the real one talks no nonsense."""
@@ -472,3 +481,18 @@ async def test_a_converter_that_talks_nonsense_is_one_failed_import(task, tmp_pa
                 with pytest.raises(Error) as caught:
                     await conversion.probe()
                 assert type(caught.value) is Error
+
+
+def test_a_worker_that_fails_tells_the_daemon_what_of():
+    ours, theirs = channel.pair()
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        forkserver.ROLES = {"faulty": lambda control, parent: 1 / 0}
+        forkserver._become("faulty", theirs.fileno(), parent)
+    with ours:
+        theirs.close()
+        message, _ = channel.receive(ours)
+    assert isinstance(message, protocol.Fault)
+    assert "ZeroDivisionError" in message.text
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
