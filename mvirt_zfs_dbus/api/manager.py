@@ -6,11 +6,11 @@ from typing import Any
 
 from .. import __version__, names, rules
 from ..bus.interface import Call, Interface, method, prop, query
-from ..core import sources
 from ..core.imports import ImportOptions
 from ..core.service import Service
 from ..model import Kind, Template, Volume
 from ..names import Action
+from . import details
 
 CREATE_OPTIONS = {
     "id": "s",
@@ -42,17 +42,13 @@ class ManagerInterface(Interface):
         self._service = service
 
     def details(self, call: Call, key: str) -> dict[str, str]:
-        details = {"pool": self._service.catalog.pool.name, "name": call.args[0]}
+        told = {"pool": self._service.catalog.pool.name}
         match call.args[1:]:
             case [str(source)]:
-                details["source"] = sources.shown(source)
-            case [int(size)] if call.member == "CreateVolume":
-                details["size"] = str(size)
-        if "size" in call.options:
-            details["size"] = str(call.options["size"])
-        if "id" in call.options:
-            details["id"] = call.options["id"]
-        return details
+                told |= details.of_source(source)
+            case [size] if call.member == "CreateVolume":
+                told["size"] = str(size)
+        return told | details.of_new(call)
 
     @method(
         "CreateVolume", "name:s size:t", "volume:o", options=CREATE_OPTIONS, action=Action.CREATE

@@ -7,6 +7,7 @@ from ..bus.interface import Call, Interface, method, prop
 from ..core.service import Service
 from ..model import Snapshot
 from ..names import Action
+from . import details
 
 TEMPLATE_OPTIONS = {"id": "s", "labels": "a{ss}"}
 
@@ -22,11 +23,10 @@ class SnapshotInterface(Interface):
         """A rule and a prompt are about what would come to be: of a new template, its name."""
         snapshot = self._snapshot(key)
         volume = self._catalog.volume(snapshot.volume_id)
-        details = {"pool": self._catalog.pool.name, "size": str(snapshot.size)}
+        told = {"pool": self._catalog.pool.name, "size": str(snapshot.size)}
         if call.member in ("CreateTemplate", "CopyToTemplate"):
-            details |= {"name": call.args[0], "source": f"{volume.name}@{snapshot.name}"}
-            return details | ({"id": call.options["id"]} if "id" in call.options else {})
-        return details | {"id": snapshot.id, "name": snapshot.name, "source": volume.name}
+            return told | {"source": f"{volume.name}@{snapshot.name}"} | details.of_new(call)
+        return told | {"id": snapshot.id, "name": snapshot.name, "source": volume.name}
 
     async def refresh(self, key: str) -> None:
         await self._service.usage.snapshot(key)

@@ -7,6 +7,7 @@ from ..bus.interface import Call, Interface, method, prop
 from ..core.service import Service
 from ..model import Template
 from ..names import Action
+from . import details
 from .paths import path_of
 
 CLONE_OPTIONS = {"id": "s", "size": "t", "labels": "a{ss}"}
@@ -22,13 +23,11 @@ class TemplateInterface(Interface):
     def details(self, call: Call, key: str) -> dict[str, str]:
         """A rule and a prompt are about what would come to be: of a clone, its own name."""
         template = self._template(key)
-        details = {"pool": self._catalog.pool.name, "size": str(template.size)}
+        told = {"pool": self._catalog.pool.name, "size": str(template.size)}
         if call.member == "Clone":
-            details |= {"name": call.args[0], "source": template.name}
-            return details | {
-                name: str(call.options[name]) for name in ("id", "size") if name in call.options
-            }
-        return details | {"id": template.id, "name": template.name, "source": template.source}
+            return told | {"source": template.name} | details.of_new(call)
+        told |= {"id": template.id, "name": template.name, "source": template.source}
+        return told | details.of_rename(call)
 
     async def refresh(self, key: str) -> None:
         await self._service.usage.dataset(key)

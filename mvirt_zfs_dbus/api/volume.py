@@ -8,6 +8,7 @@ from ..bus.wire import Variant
 from ..core.service import Service
 from ..model import Volume
 from ..names import Action
+from . import details
 from .paths import path_of
 
 
@@ -22,11 +23,11 @@ class VolumeInterface(Interface):
         """A rule and a prompt are about what would come to be: of a new snapshot, its name."""
         volume = self._volume(key)
         size = call.args[0] if call.member == "Resize" else volume.size
-        details = {"pool": self._catalog.pool.name, "size": str(size)}
+        told = {"pool": self._catalog.pool.name, "size": str(size)}
         if call.member == "CreateSnapshot":
-            details |= {"name": call.args[0], "source": volume.name}
-            return details | ({"id": call.options["id"]} if "id" in call.options else {})
-        return details | {"id": volume.id, "name": volume.name, "source": volume.source}
+            return told | {"source": volume.name} | details.of_new(call)
+        told |= {"id": volume.id, "name": volume.name, "source": volume.source}
+        return told | details.of_rename(call)
 
     async def refresh(self, key: str) -> None:
         await self._service.usage.dataset(key)
