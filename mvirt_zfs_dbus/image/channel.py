@@ -7,6 +7,7 @@ An AF_UNIX SOCK_SEQPACKET socket keeps frames apart, and file descriptors go bes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from array import array
@@ -115,6 +116,11 @@ class AsyncConnection:
             except BlockingIOError:
                 loop = asyncio.get_running_loop()
                 await _ready(self._sock, loop.add_reader, loop.remove_reader)
+
+    def finish_sending(self) -> None:
+        """Let the other end see that nothing comes any more; it can still be heard."""
+        with contextlib.suppress(OSError):  # closed already
+            self._sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         self._sock.close()

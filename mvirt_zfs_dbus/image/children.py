@@ -28,6 +28,7 @@ class Child:
         self._role = role
         self._pidfd = -1
         self.pid = 0
+        self._fate: channel.AsyncConnection | None = None
         self._exit: asyncio.Task[int | None] | None = None
 
     async def __aenter__(self) -> Child:
@@ -48,10 +49,12 @@ class Child:
                 os.close(self._pidfd)
                 self._pidfd = -1
 
-    def forked(self, pid: int, pidfd: int, exit_status: asyncio.Task[int | None]) -> None:
+    def forked(self, pid: int, pidfd: int, fate: channel.AsyncConnection) -> None:
+        """It runs; ``fate`` is where the fork server will tell of its end."""
         self.pid = pid
         self._pidfd = pidfd
-        self._exit = exit_status
+        self._fate = fate
+        self._exit = asyncio.create_task(_exit_status(fate))
 
     def kill(self) -> None:
         """SIGKILL; nothing if it is dead already."""
@@ -60,6 +63,9 @@ class Child:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             except ProcessLookupError:
                 return
+            except PermissionError:  # the unit has no CAP_KILL; the fork server needs none
+                assert self._fate
+                self._fate.finish_sending()
 
     async def _dead(self) -> None:
         if self._exit:
@@ -141,7 +147,7 @@ class ForkServer:
             if isinstance(error, (EOFError, OSError)):
                 raise Error("the fork server for import workers is gone") from error
             raise
-        child.forked(answer.pid, pidfd, asyncio.create_task(_exit_status(fate)))
+        child.forked(answer.pid, pidfd, fate)
         return child
 
 

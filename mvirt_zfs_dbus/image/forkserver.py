@@ -18,6 +18,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from . import channel, download, protocol, sandbox
@@ -62,6 +63,13 @@ def main(control_fd: int) -> None:
     _Server(control).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    pid: int
+    pidfd: int
+    status: socket.socket
+
+
 class _Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -71,10 +79,11 @@ class _Server:
     def run(self) -> None:
         while True:
             for key, _ in self._selector.select():
-                if key.fileobj is not self._control:
-                    self._bury(key.fd, *key.data)
-                elif not self._serve():
-                    return
+                if key.fileobj is self._control:
+                    if not self._serve():
+                        return
+                elif key.fileobj in self._selector.get_map():  # not buried in this very turn
+                    key.data()
 
     def _serve(self) -> bool:
         """Whether there is a daemon still."""
@@ -91,23 +100,38 @@ class _Server:
         os.close(worker_fd)
         pidfd = os.pidfd_open(pid)
         _tell(status, protocol.Forked(pid), [pidfd])
-        self._selector.register(pidfd, selectors.EVENT_READ, (pid, status))
+        worker = _Worker(pid, pidfd, status)
+        self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._bury(worker))
+        self._selector.register(status, selectors.EVENT_READ, lambda: self._kill(worker))
         return True
 
-    def _bury(self, pidfd: int, pid: int, status: socket.socket) -> None:
-        _, wait_status = os.waitpid(pid, 0)
-        self._selector.unregister(pidfd)
-        os.close(pidfd)
-        _tell(status, protocol.Exited(wait_status), [])
-        status.close()
+    def _bury(self, worker: _Worker) -> None:
+        _, wait_status = os.waitpid(worker.pid, 0)
+        self._selector.unregister(worker.pidfd)
+        os.close(worker.pidfd)
+        if worker.status in self._selector.get_map():
+            self._selector.unregister(worker.status)
+        _tell(worker.status, protocol.Exited(wait_status), [])
+        worker.status.close()
+
+    def _kill(self, worker: _Worker) -> None:
+        """The daemon wants the worker dead, and may not kill it itself, or is gone."""
+        self._selector.unregister(worker.status)
+        try:
+            signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        except PermissionError:  # root without CAP_KILL: as the worker's own user it takes none
+            os.seteuid(sandbox.NOBODY)
+            try:
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            finally:
+                os.seteuid(0)
 
 
 def _tell(status: socket.socket, message: protocol.Message, fds: list[int]) -> None:
     try:
         channel.send(status, message, fds)
     except OSError:
-        # Who asked for the worker has gone; the worker notices by its own socket.
-        status.close()
+        return  # who asked for the worker has gone; the worker notices by its own socket
 
 
 def _become(role: str, control_fd: int, parent_pid: int) -> NoReturn:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import operator
 import os
 import resource
 import ssl
@@ -56,7 +58,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def enter_converter(parent_pid: int) -> None:
     """No file system and no network. OSError: root or privileges could not be given up."""
-    _unshare(_CLONE_NEWNET | _CLONE_NEWIPC)
+    _unshare(_CLONE_NEWNET, _CLONE_NEWIPC)
     _drop_root()
     _landlock((), network=False)
     _limit(parent_pid)
@@ -75,11 +77,13 @@ def forbid_processes() -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
 
-def _unshare(namespaces: int) -> None:
-    """Best effort: a service manager may have forbidden it, which is as good."""
+def _unshare(*namespaces: int) -> None:
+    """Best effort, each by itself: the service's unit forbids some."""
     if os.geteuid() != 0:
-        namespaces |= _CLONE_NEWUSER
-    _libc.unshare(namespaces)
+        _libc.unshare(functools.reduce(operator.or_, namespaces, _CLONE_NEWUSER))
+        return
+    for namespace in namespaces:
+        _libc.unshare(namespace)
 
 
 def _drop_root() -> None:

@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -496,3 +498,41 @@ def test_a_worker_that_fails_tells_the_daemon_what_of():
     assert isinstance(message, protocol.Fault)
     assert "ZeroDivisionError" in message.text
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+WITHOUT_CAP_KILL = """
+import asyncio, os
+from mvirt_zfs_dbus.image import FdSource, Workers
+
+async def main():
+    workers = Workers()
+    reader, writer = os.pipe()
+    async with workers.convert(
+        FdSource(reader), image_format="auto", checksum_algorithm=None,
+        open_spool=None, progress=print,
+    ) as conversion:
+        pid = conversion._converter.pid
+        probing = asyncio.create_task(conversion.probe())
+        while os.stat(f"/proc/{pid}").st_uid == 0:
+            await asyncio.sleep(0.01)
+        try:
+            os.kill(pid, 9)
+        except PermissionError:
+            print("may not kill")
+        probing.cancel()
+    print("gone" if not os.path.exists(f"/proc/{pid}") else "alive")
+    await workers.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's workers are another user's processes")
+def test_a_daemon_without_cap_kill_still_ends_its_workers():
+    ended = subprocess.run(
+        ["setpriv", "--bounding-set=-kill", sys.executable, "-c", WITHOUT_CAP_KILL],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.stdout.split("\n")[:2] == ["may not kill", "gone"], ended.stderr
