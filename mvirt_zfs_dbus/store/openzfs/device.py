@@ -11,16 +11,16 @@ import asyncio
 import errno
 import fcntl
 import os
-import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from ...errors import DeviceBusy, DeviceTimeout
 from ...model import User
 from ..files import users
+from ..files.inotify import DirectoryWatch
 
 WAIT = 30.0
 """Seconds that udev is given for a link."""
@@ -36,9 +36,7 @@ _BLKZNAME: Final = 0x8100127D
 """``_IOR(0x12, 125, char[256])``, sys/fs/zfs.h: the dataset a zvol belongs to."""
 _NAME_LENGTH: Final = 256
 
-_NETLINK_KOBJECT_UEVENT: Final = 15
-_UDEV_GROUP: Final = 2
-"""libudev's group: events whose rules have run, links included. Group 1 is the kernel's."""
+_UDEV_DATABASE: Final = Path("/run/udev/data")
 
 _NOT_READY: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTBLK, errno.EBUSY})
 
@@ -153,23 +151,27 @@ def _dataset_of(fd: int) -> str:
 
 
 @contextmanager
-def _udev_events() -> Iterator[socket.socket]:
-    with socket.socket(
-        socket.AF_NETLINK,
-        socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-        _NETLINK_KOBJECT_UEVENT,
-    ) as events:
-        events.bind((0, _UDEV_GROUP))
-        yield events
+def _udev_events() -> Iterator[asyncio.Event]:
+    """Set whenever udev is through with a device, its links included.
 
-
-async def _next(events: socket.socket) -> None:
-    """Return when udev has finished something, or after a while; the caller looks what it was."""
+    udev then writes, or removes, what it knows of it (systemd-udevd.service(8), /run/udev). That
+    can be watched without a netlink socket, which the service's unit does not allow it.
+    """
+    seen = asyncio.Event()
     try:
-        async with asyncio.timeout(_LOOK_AGAIN):
-            await asyncio.get_running_loop().sock_recv(events, 8192)
-    except TimeoutError:
+        watch = DirectoryWatch(_UDEV_DATABASE, seen.set)
+    except OSError:  # no udev has ever run here
+        yield seen
         return
-    except OSError as error:
-        if error.errno != errno.ENOBUFS:  # events were lost: one of them may have been ours
-            raise
+    try:
+        yield seen
+    finally:
+        watch.close()
+
+
+async def _next(events: asyncio.Event) -> None:
+    """Return when udev has finished something, or after a while; the caller looks what it was."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LOOK_AGAIN):
+            await events.wait()
+    events.clear()
