@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 from ..errors import Error
 from ..image import Workers
 from ..model import Pool
-from ..store.base import Store
+from ..store.base import Inventory, Store
 from .catalog import Catalog
 from .events import Events
 from .imports import ImportPolicy, Imports
@@ -68,9 +69,12 @@ class Service:
 
     async def refresh(self) -> int:
         """Read the whole pool again; the answer is how many objects had drifted."""
+        return await self._read(self.store.scan)
+
+    async def _read(self, scan: Callable[[], Awaitable[Inventory]]) -> int:
         async with self._scan:
             with self.catalog.scanning() as touched:
-                return self.catalog.merge(await self.store.scan(), touched)
+                return self.catalog.merge(await scan(), touched)
 
     async def follow(self) -> None:
         """Bring what others change in the pool into the catalog, until the store is closed."""
@@ -82,7 +86,7 @@ class Service:
         while True:
             try:
                 await self.store.collect()
-                drifted = await self.refresh()
+                drifted = await self._read(self.store.rescan)
             except Error as error:
                 log.warning("the pool cannot be read, and will be tried again: %s", error)
                 await asyncio.sleep(RESCAN_RETRY)

@@ -85,7 +85,7 @@ class Store(Protocol):
     def watch(self) -> AsyncIterator[None]:
         """Yield once after every change in the pool that may not be this store's own doing.
 
-        Changes that come close together may yield once. The answer is to :meth:`scan` again. The
+        Changes that come close together may yield once. The answer is to :meth:`rescan`. The
         iterator ends when the store is closed.
         """
 
@@ -95,6 +95,12 @@ class Store(Protocol):
         """Everything that exists, as of one moment.
 
         With the pool lost, the inventory is empty but for a pool whose health says so.
+        """
+
+    async def rescan(self) -> Inventory:
+        """As :meth:`scan`, for what a watcher was told of or this store did since the last one.
+
+        A store may answer the rest as it was then, usage included, instead of reading it again.
         """
 
     async def pool(self) -> Pool:

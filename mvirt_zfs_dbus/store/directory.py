@@ -106,6 +106,9 @@ class DirectoryStore:
     async def scan(self) -> Inventory:
         return await self._do(self._disks.inventory)
 
+    async def rescan(self) -> Inventory:
+        return await self.scan()
+
     async def pool(self) -> Pool:
         return await self._do(self._disks.pool)
 

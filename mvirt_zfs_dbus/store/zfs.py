@@ -53,7 +53,7 @@ class ZfsStore:
         self._copier = Copier(self._kernel)
         self._staging = Staging(self._kernel, self._copier, runtime_directory)
         self._deletion = Deletion(self._kernel)
-        self._follower = Follower(pool, self._staging.sweep)
+        self._follower = Follower(pool, self._reading.touch, self._staging.sweep)
         self._lock = -1
 
     # Life
@@ -84,8 +84,11 @@ class ZfsStore:
     # Reading
 
     async def scan(self) -> Inventory:
-        inventory, deleted = await self._reading.scan()
-        self._deletion.deleted = deleted
+        inventory, self._deletion.deleted = await self._reading.scan()
+        return inventory
+
+    async def rescan(self) -> Inventory:
+        inventory, self._deletion.deleted = await self._reading.rescan()
         return inventory
 
     async def pool(self) -> Pool:

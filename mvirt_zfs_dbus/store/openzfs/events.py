@@ -21,6 +21,13 @@ _log = logging.getLogger(__name__)
 _HISTORY: Final = "sysevent.fs.zfs.history_event"
 _ENDED: Final = frozenset({"sysevent.fs.zfs.pool_export", "sysevent.fs.zfs.pool_destroy"})
 _IMPORTED: Final = "sysevent.fs.zfs.pool_import"
+_RENAMED: Final = "rename"
+_OF_ONE_DATASET: Final = frozenset(
+    {"create", "clone", "destroy", "snapshot", "set", "inherit", "rollback", "clone swap"}
+)
+"""What changes the dataset it names and no other (spa_history_log_internal in the kernel)."""
+
+ANYTHING: Final = ""
 
 _CHUNK: Final = 64 * 1024
 
@@ -38,6 +45,10 @@ class Event:
     """The class, such as ``sysevent.fs.zfs.history_event``."""
     dataset: str = ""
     """The dataset or snapshot a history event is about."""
+    action: str = ""
+    """What was done to it: ``create``, ``set`` …"""
+    detail: str = ""
+    """In ZFS's words: of a rename, ``-> NEW-NAME``."""
 
     @property
     def imported(self) -> bool:
@@ -55,10 +66,26 @@ class Event:
         """
         if self.kind != _HISTORY or not self.dataset:
             return True
-        name = self.dataset.partition("@")[0]
-        if name == f"{root}/.tmp" or name.startswith(f"{root}/.tmp/"):
+        if self.action == _RENAMED and _is_below(self.detail.removeprefix("-> "), root):
+            return not _is_below(self.dataset, f"{root}/.tmp")
+        if _is_below(self.dataset, f"{root}/.tmp"):
             return False
-        return name == root or name.startswith(f"{root}/") or root.startswith(f"{name}/")
+        return _is_below(self.dataset, root) or _is_below(root, self.dataset)
+
+    def changed(self, root: str) -> str | None:
+        """The dataset that alone was changed, ANYTHING where it may be more, None for none."""
+        if "." not in self.kind or self.imported:  # "dropped 7 events", or another pool than it was
+            return ANYTHING
+        if self.kind != _HISTORY or not self.dataset:
+            return None
+        if self.action not in _OF_ONE_DATASET:
+            return ANYTHING
+        return self.dataset if self.dataset.startswith(f"{root}/") else None
+
+
+def _is_below(name: str, root: str) -> bool:
+    dataset = name.partition("@")[0]
+    return dataset == root or dataset.startswith(f"{root}/")
 
 
 class Reader:
@@ -80,21 +107,32 @@ class Reader:
 
 def _read(text: bytes) -> Event:
     heading = text.lstrip(b"\n").partition(b"\n")[0]
-    kind = heading.rpartition(b"\t")[2].decode(errors="replace")
-    dataset = text.partition(b'\n        history_dsname = "')[2].partition(b'"')[0]
-    return Event(kind, dataset.decode(errors="replace"))
+    return Event(
+        kind=heading.rpartition(b"\t")[2].decode(errors="replace"),
+        dataset=_payload(text, b"history_dsname"),
+        action=_payload(text, b"history_internal_name"),
+        detail=_payload(text, b"history_internal_str"),
+    )
+
+
+def _payload(text: bytes, key: bytes) -> str:
+    value = text.partition(b"\n        " + key + b' = "')[2].partition(b'"\n')[0]
+    return value.decode(errors="replace")
 
 
 class Follower:
     """Follows one pool, whether it is imported or not, and tells every watcher.
 
-    ``root`` is the dataset that matters; ``on_import`` is awaited when the pool came back, before
-    anybody is told.
+    ``root`` is the dataset that matters. Before anybody is told, ``changed`` is called with the
+    dataset that changed, or ANYTHING, and ``on_import`` is awaited when the pool came back.
     """
 
-    def __init__(self, root: str, on_import: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, root: str, changed: Callable[[str], None], on_import: Callable[[], Awaitable[None]]
+    ) -> None:
         self._root = root
         self._pool = zpool.pool_of(root)
+        self._changed = changed
         self._on_import = on_import
         self._watchers: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
@@ -140,7 +178,8 @@ class Follower:
             except (Error, OSError) as error:
                 _log.warning("zpool events cannot be run: %s", error)
             await asyncio.sleep(_RESTART)
-            self._tell()  # of what happened meanwhile
+            self._changed(ANYTHING)  # what happened meanwhile is not known
+            self._tell()
 
     async def _read(self) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -164,6 +203,9 @@ class Follower:
         _log.warning("zpool events ended with status %s", process.returncode)
 
     async def _take(self, event: Event) -> None:
+        changed = event.changed(self._root)
+        if changed is not None:
+            self._changed(changed)
         if event.ended:
             await self._wait_for_end()
         if event.imported:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -72,6 +72,8 @@ class Kernel:
         self.root = root
         self.pool = zpool.pool_of(root)
         self.step = step
+        self.touched: Callable[[str], None] = lambda _dataset: None
+        """Called after each change with the dataset or snapshot that it was of."""
         self._lzc = binding
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="zfs")
 
@@ -98,7 +100,11 @@ class Kernel:
 
     async def change(self, what: str, program: str, **arguments: object) -> Outcome:
         """Run a program that changes something; a refusal is the caller's to explain."""
-        answer = await self.run(self._program, what, program, arguments, True)
+        try:
+            answer = await self.run(self._program, what, program, arguments, True)
+        finally:
+            for name in _datasets(arguments):
+                self.touched(name)
         outcome = programs.outcome(answer)
         if outcome.errno:
             raise error_of(outcome.errno, what, self.pool)
@@ -118,7 +124,10 @@ class Kernel:
         await self._change("snapshot", name, "lzc_snapshot", [name.encode()], properties)
 
     async def rename(self, dataset: str, to: str) -> None:
-        await self._change("rename", dataset, "lzc_rename", dataset.encode(), to.encode())
+        try:
+            await self._change("rename", dataset, "lzc_rename", dataset.encode(), to.encode())
+        finally:
+            self.touched(to)
 
     async def destroy(self, dataset: str) -> None:
         await self._change("destroy", dataset, "lzc_destroy", dataset.encode())
@@ -129,7 +138,10 @@ class Kernel:
     async def set(self, dataset: str, **values: str) -> None:
         """Native properties of a dataset that exists, by zfs(8)."""
         self.step(f"set {', '.join(values)} of {dataset}")
-        await zpool.set_properties(dataset, values)
+        try:
+            await zpool.set_properties(dataset, values)
+        finally:
+            self.touched(dataset)
 
     # The two ends of a copy; each occupies its thread until the stream ends
 
@@ -163,7 +175,10 @@ class Kernel:
             self.step(f"{what} {dataset}")
             self._call(what, dataset, function, *arguments)
 
-        await self.run(work)
+        try:
+            await self.run(work)
+        finally:
+            self.touched(dataset)
 
     def _call(self, what: str, dataset: str, function: str, *arguments: object) -> Any:
         try:
@@ -197,6 +212,15 @@ class Kernel:
         health = zpool.health(self.pool)
         if health in zpool.LOST:
             raise PoolUnavailable(f"{what}: pool {self.pool} is {health}")
+
+
+def _datasets(arguments: Mapping[str, object]) -> Iterator[str]:
+    """What a program was told to change, by the names our programs give it."""
+    for key in ("dataset", "snapshot"):
+        if isinstance(name := arguments.get(key), str):
+            yield name
+    if isinstance(listed := arguments.get("names"), list):
+        yield from listed
 
 
 def _arguments(values: Mapping[str, object]) -> dict[bytes, object]:

@@ -3,9 +3,9 @@
 A program runs with the pool's configuration locked, so that it sees one moment. Names come in as
 arguments and are never written into the text.
 
-Our properties are asked for one by one, because that needs only the dataset's entry in the pool;
-``zfs.list.user_properties`` opens the dataset, and the kernel panics where that fails
-(``VERIFY0`` in zcp_user_props_list).
+Every property costs: the kernel looks its dataset up anew for each. Ours are asked for one by one
+all the same, because that needs only the dataset's entry in the pool; ``zfs.list.user_properties``
+opens the dataset, and the kernel panics where that fails (``VERIFY0`` in zcp_user_props_list).
 """
 
 from __future__ import annotations
@@ -60,27 +60,35 @@ local function add(row, dataset, properties)
   return row
 end
 
+-- When it was made, by ZFS's own word, should ours be missing.
+local function dated(row, name)
+  if not row["created"] then add(row, name, {{"creation"}}) end
+  return row
+end
+
 local function snapshot(name)
   local kind = own(name, "kind")
   if kind ~= "snapshot" then return {{kind = kind}} end
   local row = {{kind = kind, name = own(name, "name"), created = own(name, "created")}}
-  return add(row, name, {{"createtxg", "defer_destroy", "volsize", "used", "referenced",
-                        "compressratio", "creation"}})
+  add(row, name, {{"createtxg", "defer_destroy", "volsize", "used", "referenced",
+                 "compressratio"}})
+  return dated(row, name)
 end
 
 local function dataset(name)
   local kind = own(name, "kind")
   if kind ~= "volume" and kind ~= "template" then return nil end
   local row = {{kind = kind}}
-  for _, key in ipairs({{"name", "created", "state", "source", "checksum", "source-volume",
-                       "labels"}}) do
+  for _, key in ipairs({{"name", "created", "state", "source", "labels"}}) do
     row[key] = whole(name, key)
   end
+  if row["source"] then row["checksum"] = own(name, "checksum") end
+  if kind == "template" then row["source-volume"] = own(name, "source-volume") end
   add(row, name, {{"volsize", "volblocksize", "used", "referenced", "compressratio",
-                 "refreservation", "origin", "creation"}})
+                 "refreservation", "origin"}})
   row["snapshots"] = {{}}
   for found in zfs.list.snapshots(name) do row["snapshots"][found] = snapshot(found) end
-  return row
+  return dated(row, name)
 end
 
 local root = argv["root"]

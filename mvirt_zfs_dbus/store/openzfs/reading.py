@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,6 +11,7 @@ from ...errors import NotFound, PoolUnavailable
 from ...model import Kind, Pool, Snapshot, Usage
 from ..base import Inventory
 from . import programs, rows, zpool
+from .events import ANYTHING
 from .kernel import Kernel
 from .properties import DELETED
 from .rows import DatasetRow
@@ -21,23 +23,62 @@ _SPACE_AGE: Final = 1.0
 class Reading:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        kernel.touched = self.touch
+        self._rows: dict[str, DatasetRow] = {}
+        """What the last scan saw, and what of it was changed since."""
+        self._stale: set[str] = set()
+        self._all_stale = True
+        self._scanning = asyncio.Lock()
         self._homes: dict[str, str] = {}
         """The dataset of each snapshot, as it was last seen."""
         self._space = (0, 0, 0)
         self._space_read_at = -_SPACE_AGE
 
+    def touch(self, name: str) -> None:
+        """A dataset or snapshot, or ANYTHING, is not what the last scan saw any more."""
+        root = f"{self._kernel.root}/"
+        if name == ANYTHING:
+            self._all_stale = True
+        elif name.startswith(root):
+            self._stale.add(root + name.removeprefix(root).partition("/")[0].partition("@")[0])
+
     async def scan(self) -> tuple[Inventory, set[str]]:
         """Everything that exists, and the datasets that are deleted and wait for their clones."""
+        self.touch(ANYTHING)
+        return await self.rescan()
+
+    async def rescan(self) -> tuple[Inventory, set[str]]:
+        """The same, but what nothing has touched is taken from the last scan."""
         health = zpool.health(self._kernel.pool)
         if health in zpool.LOST:
+            self.touch(ANYTHING)
             return Inventory(Pool(self._kernel.root, health)), set()
-        answer = await self._scan()
-        usage = rows.pool_usage(answer[b"root"], *await self._recent_space())
-        found = rows.read_datasets(answer)
+        async with self._scanning:
+            root = await self._renew_rows()
+        usage = rows.pool_usage(root, *await self._recent_space())
+        found = sorted(self._rows.values(), key=lambda row: row.dataset)
         self._homes = {s.name: row.dataset for row in found for s in row.snapshots}
         inventory = Inventory(Pool(self._kernel.root, health, usage))
         deleted = {row.dataset for row in found if row.metadata.state == DELETED}
         return rows.add_to(inventory, found), deleted
+
+    async def _renew_rows(self) -> Mapping[bytes, Any]:
+        """Read what is stale; the answer is what the program says of the root dataset."""
+        everything, stale = self._all_stale, self._stale
+        self._all_stale, self._stale = False, set()
+        try:
+            answer = await self._scan(None if everything else sorted(stale))
+        except BaseException:
+            self._all_stale |= everything
+            self._stale |= stale
+            raise
+        if everything:
+            self._rows.clear()
+        for name in stale:
+            self._rows.pop(name, None)
+        self._rows.update((row.dataset, row) for row in rows.read_datasets(answer))
+        root: Mapping[bytes, Any] = answer[b"root"]
+        return root
 
     async def pool(self) -> Pool:
         health = zpool.health(self._kernel.pool)
@@ -64,7 +105,7 @@ class Reading:
 
     async def dataset(self, dataset_id: str) -> DatasetRow:
         """What exists under this id. NotFound."""
-        found = rows.read_datasets(await self._scan(f"{self._kernel.root}/{dataset_id}"))
+        found = rows.read_datasets(await self._scan([f"{self._kernel.root}/{dataset_id}"]))
         if not found or not found[0].exists:
             raise NotFound(f"there is no volume or template {dataset_id}")
         return found[0]
@@ -102,9 +143,9 @@ class Reading:
         self._space_read_at = time.monotonic()
         return self._space
 
-    async def _scan(self, *names: str) -> Mapping[bytes, Any]:
+    async def _scan(self, names: list[str] | None) -> Mapping[bytes, Any]:
         root = self._kernel.root
-        only = {"names": list(names)} if names else {}
+        only = {} if names is None else {"names": names}
         answer = await self._kernel.read(programs.SCAN, root=root, **only)
         if answer.get(b"missing"):
             raise PoolUnavailable(f"there is no dataset {root} any more")

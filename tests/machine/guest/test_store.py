@@ -309,7 +309,7 @@ class Listener:
 
     async def until(self, store: ZfsStore, found: Callable[[Inventory], bool]) -> Inventory:
         """The inventory that a client of the service would see once a change was told."""
-        while not found(inventory := await store.scan()):
+        while not found(inventory := await store.rescan()):
             await self.told()
         return inventory
 
@@ -347,6 +347,42 @@ async def test_what_is_done_on_a_shell_is_told_at_once(
         print(f"{' '.join(command[:2])}: told {time.monotonic() - told:.3f} s before it had ended")
         await listener.quiet()
     assert not (await store.scan()).volumes
+
+
+async def test_a_rescan_finds_what_a_scan_finds(
+    store: ZfsStore, root: str, listener: Listener
+) -> None:
+    async def check() -> Inventory:
+        await listener.told()
+        await listener.quiet()
+        found = await store.rescan()
+        assert found == await store.scan()
+        return found
+
+    made = await store.create_volume(new())
+    snapshot, template = await golden(store, made)
+    assert (await store.rescan()).templates.keys() == {template}, "it need not be told of its own"
+    await check()
+    cloned = await store.clone(template, clone())
+    await store.destroy_template(template, defer=True)
+    await check()
+    for command in (
+        ["zfs", "snapshot", f"{root}/{cloned.id}@theirs"],
+        ["zfs", "promote", f"{root}/{cloned.id}"],
+        ["zfs", "rename", f"{root}/{made.id}", f"{root}/{(moved := str(uuid.uuid4()))}"],
+        ["zfs", "set", "org.mvirt:name=theirs", f"{root}/{moved}"],
+    ):
+        host.run(*command)
+        found = await check()
+    assert found.volumes[moved].name == "theirs"
+    assert found.snapshots[snapshot].volume_id == moved
+    outside = f"{host.POOL}/{uuid.uuid4()}"
+    host.run("udevadm", "settle")
+    host.run("zfs", "rename", f"{root}/{moved}", outside)
+    assert moved not in (await check()).volumes
+    host.run("udevadm", "settle")
+    host.run("zfs", "rename", outside, f"{root}/{moved}")
+    assert moved in (await check()).volumes
 
 
 async def test_the_last_clone_destroyed_on_a_shell_lets_what_was_deferred_go(

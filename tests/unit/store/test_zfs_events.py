@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvirt_zfs_dbus.store.openzfs.events import Event, Reader
+from mvirt_zfs_dbus.store.openzfs.events import ANYTHING, Event, Reader
 
 RECORDED = b"""\
 Nov 23 2026 05:50:17.728000000\tsysevent.fs.zfs.history_event
@@ -52,7 +52,7 @@ HISTORY = "sysevent.fs.zfs.history_event"
 
 def test_events_are_read_with_the_dataset_they_are_about() -> None:
     assert Reader().feed(RECORDED) == [
-        Event(HISTORY, "tank/tt"),
+        Event(HISTORY, "tank/tt", "create", " "),
         Event("sysevent.fs.zfs.pool_export"),
         Event("sysevent.fs.zfs.pool_import"),
     ]
@@ -69,7 +69,7 @@ def test_it_does_not_matter_in_what_pieces_the_output_comes(cuts: list[int]) -> 
 def test_an_event_that_is_still_being_printed_is_waited_for() -> None:
     reader = Reader()
     assert reader.feed(RECORDED[:300]) == []
-    assert reader.feed(RECORDED[300:])[0] == Event(HISTORY, "tank/tt")
+    assert reader.feed(RECORDED[300:])[0].dataset == "tank/tt"
 
 
 def test_export_and_import_are_recognised() -> None:
@@ -95,3 +95,45 @@ def test_changes_of_others_and_of_what_is_unfinished_do_not(dataset: str) -> Non
 def test_changes_of_the_pool_always_concern_us() -> None:
     assert Event("resource.fs.zfs.statechange").concerns("tank/vm")
     assert Event(HISTORY).concerns("tank/vm")
+
+
+def renamed(old: str, new: str) -> Event:
+    return Event(HISTORY, old, "rename", f"-> {new}")
+
+
+def test_a_rename_concerns_us_from_both_sides_but_not_out_of_what_is_unfinished() -> None:
+    assert renamed("tank/vm/1", "tank/other").concerns("tank/vm")
+    assert renamed("tank/other", "tank/vm/1").concerns("tank/vm")
+    assert not renamed("tank/other", "tank/elsewhere").concerns("tank/vm")
+    assert not renamed("tank/vm/.tmp/1", "tank/vm/1").concerns("tank/vm"), "that is our publishing"
+
+
+@pytest.mark.parametrize("action", ["create", "destroy", "snapshot", "set", "clone swap"])
+def test_most_events_change_the_dataset_they_name_alone(action: str) -> None:
+    assert Event(HISTORY, "tank/vm/1@s", action).changed("tank/vm") == "tank/vm/1@s"
+    assert Event(HISTORY, "tank", action).changed("tank/vm") is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        renamed("tank/vm/1", "tank/vm/2"),
+        Event(HISTORY, "tank/vm/1", "promote"),
+        Event(HISTORY, "tank/vm/1", "of a later version"),
+        Event("sysevent.fs.zfs.pool_import"),
+        Event("dropped 7 events"),
+    ],
+    ids=lambda event: event.action or event.kind,
+)
+def test_what_may_have_changed_more_makes_everything_be_read_again(event: Event) -> None:
+    assert event.changed("tank/vm") == ANYTHING
+
+
+def test_a_disk_that_comes_or_goes_changes_no_dataset() -> None:
+    assert Event("resource.fs.zfs.statechange").changed("tank/vm") is None
+    assert Event("sysevent.fs.zfs.config_sync").changed("tank/vm") is None
+
+
+def test_lost_events_are_noticed() -> None:
+    (event, *_) = Reader().feed(b"dropped 7 events\n" + RECORDED)
+    assert event.changed("tank/vm") == ANYTHING
