@@ -48,9 +48,8 @@ class Publisher:
             self._tree.changed(names.ROOT)
 
     def _completed(self, path: str, job_id: str) -> None:
-        """The last properties come before the signal that nothing will follow."""
+        """The tree tells the last properties before it sends the signal."""
         job = self._service.jobs.get(job_id)
-        self._tree.flush(path)
         self._tree.emit(
             path,
             names.Interface.JOB,
