@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import __version__
-from .cli.units import parse_size
 from .errors import Error
+from .units import parse_size
 
 CONFIG_FILE: Final = Path("/etc/mvirt-zfs-dbus.toml")
 STATE_DIRECTORY: Final = Path("/var/lib/mvirt-zfs-dbus")

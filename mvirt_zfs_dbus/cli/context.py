@@ -10,8 +10,8 @@ from typing import Any
 
 from ..client import Client
 from ..errors import Cancelled, InvalidArgs
+from ..units import parse_size
 from .render import Output
-from .units import parse_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from ..client import Progress
 from ..model import JobState
-from .units import format_duration, format_size
+from ..units import format_duration, format_size
 
 
 def progress_text(progress: Progress) -> str:

@@ -21,12 +21,12 @@ from ..image import Conversion, FdSource, ImageInfo, UrlSource, Workers
 from ..image import Progress as ImageProgress
 from ..model import Kind, Operation
 from ..store.base import NewDataset, Store
+from ..tasks import uninterrupted
 from . import sources
 from .catalog import Catalog
 from .clock import now
 from .jobs import Jobs
 from .progress import Progress
-from .tasks import uninterrupted
 
 log = logging.getLogger(__name__)
 

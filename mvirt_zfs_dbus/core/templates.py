@@ -11,13 +11,13 @@ from .. import rules
 from ..errors import InvalidSize, NotFound
 from ..model import Kind, Operation, Phase, Template, Volume
 from ..store.base import NewClone, Store
+from ..tasks import uninterrupted
 from .catalog import Catalog
 from .clock import now
 from .datasets import Datasets
 from .jobs import Jobs
 from .locks import Locks
 from .progress import Progress
-from .tasks import uninterrupted
 
 
 class Templates(Datasets):

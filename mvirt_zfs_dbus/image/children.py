@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final
 
 from ..errors import Error
+from ..tasks import uninterrupted
 from . import channel, protocol
 
 START_TIMEOUT: Final = 30.0
@@ -42,7 +43,7 @@ class Child:
     ) -> None:
         self.kill()
         try:
-            await _despite_cancellation(self._dead())
+            await uninterrupted(self._dead())
         finally:
             self.control.close()
             if self._pidfd >= 0:
@@ -112,7 +113,7 @@ class ForkServer:
             async with asyncio.timeout(START_TIMEOUT):
                 await control.receive()
         except BaseException as error:
-            await _despite_cancellation(server.close())
+            await uninterrupted(server.close())
             if isinstance(error, (EOFError, TimeoutError)):
                 raise Error("the fork server for import workers did not start") from error
             raise
@@ -161,20 +162,6 @@ async def _exit_status(fate: channel.AsyncConnection) -> int | None:
         fate.close()
     assert isinstance(message, protocol.Exited)
     return message.status
-
-
-async def _despite_cancellation(coroutine: object) -> None:
-    """Finish this, then let a cancellation that came meanwhile through."""
-    task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled:
-        raise cancelled
-    task.result()
 
 
 def _spawn(control_fd: int) -> subprocess.Popen[bytes]:

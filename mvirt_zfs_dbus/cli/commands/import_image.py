@@ -13,8 +13,8 @@ from typing import Final
 
 from ...client import Job
 from ...errors import Error, InvalidArgs, NotFound
+from ...units import format_size
 from ..context import Context, Subparsers, add_labels, add_size, chosen_labels, command
-from ..units import format_size
 from .job import follow
 
 _STDIN: Final = "-"

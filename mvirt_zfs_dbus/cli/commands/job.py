@@ -7,10 +7,10 @@ from argparse import ArgumentParser, Namespace
 
 from ...client import Job
 from ...errors import NotFound
+from ...units import format_time
 from .. import render
 from ..context import Context, Subparsers, command
 from ..progress import display, progress_text
-from ..units import format_time
 
 
 def add(parsers: Subparsers) -> None:

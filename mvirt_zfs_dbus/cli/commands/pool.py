@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ...client import Pool
+from ...units import format_size
 from .. import render
 from ..context import Context, Subparsers, command
-from ..units import format_size
 
 
 def add(parsers: Subparsers) -> None:

@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 
 from ...client import Snapshot, Volume
 from ...errors import NotFound
+from ...units import format_size, format_time
 from .. import render
 from ..context import Context, Subparsers, add_yes, command, confirm
-from ..units import format_size, format_time
 
 
 def add(parsers: Subparsers) -> None:

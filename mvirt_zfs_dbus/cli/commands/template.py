@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from ...units import format_size
 from .. import render
 from ..context import (
     Context,
@@ -15,7 +16,6 @@ from ..context import (
     command,
     confirm,
 )
-from ..units import format_size
 from . import job, snapshot
 
 

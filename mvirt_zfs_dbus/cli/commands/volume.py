@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from ...client import Inventory, Volume
+from ...units import format_size, format_time
 from .. import render
 from ..context import (
     Context,
@@ -16,7 +17,6 @@ from ..context import (
     command,
     confirm,
 )
-from ..units import format_size, format_time
 
 
 def add(parsers: Subparsers) -> None:

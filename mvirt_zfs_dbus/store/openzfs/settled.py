@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
+
+from ...tasks import uninterrupted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,16 +22,6 @@ def settled(
 
     @wraps(method)
     async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.ensure_future(method(*args, **kwargs))
-        cancelled = False
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError:
-                cancelled = True
-        if cancelled:
-            task.exception()  # looked at, so that nobody is told it was not
-            raise asyncio.CancelledError
-        return task.result()
+        return await uninterrupted(method(*args, **kwargs))
 
     return whole

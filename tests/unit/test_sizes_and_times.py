@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvirt_zfs_dbus.cli.units import format_duration, format_size, format_time, parse_size
 from mvirt_zfs_dbus.errors import InvalidSize
+from mvirt_zfs_dbus.units import format_duration, format_size, format_time, parse_size
 
 
 @pytest.mark.parametrize(

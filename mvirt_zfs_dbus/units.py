@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from ..errors import InvalidSize
+from .errors import InvalidSize
 
 _UNITS: Final = "KMGTPE"
 _SIZE: Final = re.compile(rf"(\d+(?:\.\d+)?) ?(?:([{_UNITS}])(i?B)?|B)?", re.ASCII | re.IGNORECASE)

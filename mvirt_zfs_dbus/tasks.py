@@ -19,5 +19,6 @@ async def uninterrupted(coroutine: Coroutine[Any, Any, T]) -> T:
         except asyncio.CancelledError:
             cancelled = True
     if cancelled:
+        task.exception()  # looked at, so that nobody is told it was not
         raise asyncio.CancelledError
     return task.result()
