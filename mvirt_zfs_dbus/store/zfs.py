@@ -63,7 +63,7 @@ class ZfsStore:
             self._lock = lock(self._runtime_directory, self.pool_name)
             await check_root(self._kernel)
             await self._staging.prepare()
-            await self.scan()
+            self._deletion.deleted = await self._reading.deleted()
             await self.collect()
             self._follower.start()
         except BaseException:

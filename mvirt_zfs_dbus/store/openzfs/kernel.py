@@ -47,6 +47,7 @@ _ERRORS: Final[Mapping[int, type[Error]]] = {
     errno.EIO: PoolUnavailable,
     errno.ENXIO: PoolUnavailable,
     errno.EROFS: PoolUnavailable,
+    errno.EACCES: PoolUnavailable,  # encrypted, and its key is not loaded
     errno.EAGAIN: PoolUnavailable,
 }
 """What each errno of a ZFS ioctl means to a caller; any other is a fault of this service."""

@@ -157,6 +157,18 @@ return {
 )
 """Whether ``dataset`` exists and is ours, what is below it, and the bytes it holds itself."""
 
+DELETED: Final = (
+    COMMON
+    + """
+local found = {}
+for name in zfs.list.children(argv["root"]) do
+  if own(name, "state") == "deleted" then found[#found + 1] = name end
+end
+return {names = found}
+"""
+)
+"""The datasets below ``root`` that are gone for everybody and wait for their last clone."""
+
 FIND: Final = (
     COMMON
     + """

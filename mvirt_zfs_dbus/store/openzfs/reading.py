@@ -80,6 +80,12 @@ class Reading:
         root: Mapping[bytes, Any] = answer[b"root"]
         return root
 
+    async def deleted(self) -> set[str]:
+        """The datasets that are deleted, which is read sooner than everything."""
+        return set(
+            programs.names(await self._kernel.read(programs.DELETED, root=self._kernel.root))
+        )
+
     async def pool(self) -> Pool:
         health = zpool.health(self._kernel.pool)
         if health in zpool.LOST:
