@@ -6,7 +6,6 @@ Nothing here opens anything: source, target and temporary file come as file desc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -14,9 +13,14 @@ from ..errors import Error
 from ..model import Phase
 from . import channel, detect, protocol, qcow2, qcow2_header, raw
 from .base import ImageInfo, Outcome, Progress
+from .decompress import decompressor
 from .digest import Digest, FileDigest
+from .incoming import Incoming
 from .meter import Meter
 from .pool import Pool
+from .qcow2_settle import settle
+from .qcow2_stream import Arrival
+from .rest import Rest
 from .source import Seekable, Source, Stream, open_source
 from .writer import Target
 
@@ -45,6 +49,12 @@ class Daemon:
         self._control.send(protocol.Resize(size, least))
         answer, _ = self._control.expect(protocol.Resized)
         return answer.size
+
+    def open_memory(self) -> int:
+        """An empty file that takes no place but memory."""
+        fd = os.memfd_create("import")
+        self._files.callback(os.close, fd)
+        return fd
 
     def open_spool(self) -> int:
         self._control.send(protocol.NeedSpool())
@@ -94,52 +104,60 @@ def understand(
     source: Source, image_format: str, algorithm: str | None, pool: Pool, daemon: Daemon
 ) -> Image:
     """What the source is. UnsupportedImage, UnsafeImage, CorruptImage, Truncated."""
-    head = source.head()
-    found = detect.image_format(image_format, head, source)
+    packing = detect.packing(image_format, source.head())
+    incoming = Incoming(source, packing)
+    head = incoming.head()
+    found = detect.image_format(image_format, head, None if packing else source)
+    at_any_place = source if isinstance(source, Seekable) and not packing else None
     if found == detect.RAW:
-        return Raw(source, algorithm, pool, daemon)
+        if at_any_place:
+            return RawFile(at_any_place, algorithm, pool, daemon)
+        return RawStream(incoming, algorithm, pool, daemon)
     header = qcow2_header.parse(head)
-    if isinstance(source, Seekable):
-        return Qcow2File(source, header, algorithm, pool, daemon)
-    return Qcow2Stream(source, header, algorithm, pool, daemon)
+    if at_any_place:
+        return Qcow2File(at_any_place, header, algorithm, pool, daemon)
+    return Qcow2Stream(incoming, header, algorithm, pool, daemon)
 
 
-class Raw:
-    def __init__(self, source: Source, algorithm: str | None, pool: Pool, daemon: Daemon) -> None:
+class RawFile:
+    def __init__(self, source: Seekable, algorithm: str | None, pool: Pool, daemon: Daemon) -> None:
         self._source = source
         self._algorithm = algorithm
         self._pool = pool
         self._daemon = daemon
-        if isinstance(source, Seekable):
-            self.info = ImageInfo(detect.RAW, source.size, raw.allocated(source))
-        else:
-            self.info = ImageInfo(detect.RAW, source.length, None)
+        self.info = ImageInfo(detect.RAW, source.size, raw.allocated(source))
 
     def write(self, target: Target) -> Outcome:
+        source = self._source
         digest = Digest(self._algorithm, self._pool)
-        if isinstance(self._source, Seekable):
-            size = self._source.size
-            self._write_file(self._source, target, digest)
-        else:
-            size = self._write_stream(self._source, target, digest)
-        target.zero(size, target.size - size)
-        return Outcome(size, digest.value())
-
-    def _write_file(self, source: Seekable, target: Target, digest: Digest) -> None:
         meter = Meter(Phase.WRITING, source.size, self._daemon.report)
         if self._algorithm:
             raw.convert_file_hashed(source, target, self._pool, meter, digest)
         else:
             raw.convert_file(source, target, self._pool, meter)
         meter.finish()
+        target.zero(source.size, target.size - source.size)
+        return Outcome(source.size, digest.value())
 
-    def _write_stream(self, source: Stream, target: Target, digest: Digest) -> int:
-        meter = Meter(Phase.DOWNLOADING, source.length or 0, self._daemon.report)
-        size = raw.convert_stream(source, target, self._pool, meter, digest, self._daemon.grow)
+
+class RawStream:
+    def __init__(self, source: Incoming, algorithm: str | None, pool: Pool, daemon: Daemon) -> None:
+        self._source = source
+        self._algorithm = algorithm
+        self._pool = pool
+        self._daemon = daemon
+        self.info = ImageInfo(detect.RAW, source.length, None)
+
+    def write(self, target: Target) -> Outcome:
+        digest = Digest(self._algorithm, self._pool)
+        meter = Meter(Phase.DOWNLOADING, self._source.stored_length or 0, self._daemon.report)
+        chunks = self._source.chunks(digest, meter)
+        size = raw.convert_stream(chunks, target, self._pool, self._daemon.grow)
         meter.finish()
-        if source.length is None:
+        if self._source.length is None:
             target.size = self._daemon.grow(size, size)
-        return size
+        target.zero(size, target.size - size)
+        return Outcome(size, digest.value())
 
 
 class Qcow2File:
@@ -158,23 +176,28 @@ class Qcow2File:
         self.info = ImageInfo(detect.QCOW2, header.size, self._image.allocated)
 
     def write(self, target: Target) -> Outcome:
-        source = self._image.source
+        source, header = self._image.source, self._image.header
         digest = FileDigest(self._algorithm, source, self._pool)
-        _convert_qcow2(self._image, target, self._pool, self._daemon.report)
-        return Outcome(self._image.header.size, digest.value(self._daemon.report))
+        meter = Meter(Phase.CONVERTING, source.size, self._daemon.report)
+        extents = self._image.tables.extents()
+        qcow2.convert(source, header, extents, target, self._pool, meter)
+        meter.finish()
+        target.zero(header.size, target.size - header.size)
+        return Outcome(header.size, digest.value(self._daemon.report))
 
 
 class Qcow2Stream:
-    """Refused by its header at once; the rest is checked when all of it is in the spool."""
+    """Refused by its header at once; the rest is checked when all of it has come."""
 
     def __init__(
         self,
-        source: Stream,
+        source: Incoming,
         header: qcow2_header.Header,
         algorithm: str | None,
         pool: Pool,
         daemon: Daemon,
     ) -> None:
+        decompressor(header.compression)
         self._source = source
         self._header = header
         self._algorithm = algorithm
@@ -183,26 +206,13 @@ class Qcow2Stream:
         self.info = ImageInfo(detect.QCOW2, header.size, None)
 
     def write(self, target: Target) -> Outcome:
-        digest = Digest(self._algorithm, self._pool)
-        spooled = self._spool(digest)
-        _convert_qcow2(qcow2.read(spooled, self._header), target, self._pool, self._daemon.report)
-        return Outcome(self._header.size, digest.value())
-
-    def _spool(self, digest: Digest) -> Seekable:
-        spool = Target(self._daemon.open_spool(), 0, is_zero=True)
-        meter = Meter(Phase.DOWNLOADING, self._source.length or 0, self._daemon.report)
-        size = raw.convert_stream(
-            self._source, spool, self._pool, meter, digest, lambda wanted, _: wanted
-        )
+        header, pool = self._header, self._pool
+        digest = Digest(self._algorithm, pool)
+        rest = Rest(self._daemon.open_memory(), self._daemon.open_spool, pool)
+        arrival = Arrival(header, target, pool, rest)
+        meter = Meter(Phase.DOWNLOADING, self._source.stored_length or 0, self._daemon.report)
+        kept = arrival.receive(self._source.chunks(digest, meter))
         meter.finish()
-        os.ftruncate(spool.fd, size)
-        return Seekable(spool.fd, size)
-
-
-def _convert_qcow2(
-    image: qcow2.Image, target: Target, pool: Pool, report: Callable[[Progress], None]
-) -> None:
-    meter = Meter(Phase.CONVERTING, image.source.size, report)
-    qcow2.convert(image, target, pool, meter)
-    meter.finish()
-    target.zero(image.header.size, target.size - image.header.size)
+        settle(arrival, kept, target, pool, self._daemon.report)
+        target.zero(header.size, target.size - header.size)
+        return Outcome(header.size, digest.value())

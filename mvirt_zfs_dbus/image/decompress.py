@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import CorruptImage, UnsupportedImage
+from . import zstd_frames
 
-_zlib: Any = zlib
+zlib_library: Any = zlib
 with contextlib.suppress(ImportError):
-    _zlib = importlib.import_module("isal.isal_zlib")
+    zlib_library = importlib.import_module("isal.isal_zlib")
 
 try:
     import zstandard
@@ -23,20 +24,23 @@ _RAW_DEFLATE: Final = -15
 """No header, any window: QEMU writes windows of 2^12, others may write larger ones."""
 _MAX_ZSTD_WINDOW: Final = 32 << 20
 
-Decompress = Callable[[bytes, int], bytes]
-"""(compressed bytes and whatever follows them, bytes to produce) → bytes, fewer if it ends."""
+Decompress = Callable[[bytes, int], tuple[bytes, int]]
+"""(compressed bytes and whatever follows them, bytes to produce) → (bytes, fewer if it ends;
+how many of the compressed ones are theirs, at most)."""
 
 
-def inflate(data: bytes, length: int, *, library: Any = _zlib) -> bytes:
+def inflate(data: bytes, length: int, *, library: Any = zlib_library) -> tuple[bytes, int]:
     """``library``: zlib, or isal's replacement for it."""
+    decoder = library.decompressobj(_RAW_DEFLATE)
     try:
-        output: bytes = library.decompressobj(_RAW_DEFLATE).decompress(data, length)
+        # One byte more, for only on the way to it the end of the stream is seen.
+        output: bytes = decoder.decompress(data, length + 1)
     except library.error as error:
         raise CorruptImage(f"a compressed cluster is damaged: {error}") from error
-    return output
+    return output[:length], len(data) - len(decoder.unused_data)
 
 
-def unzstd(data: bytes, length: int) -> bytes:
+def unzstd(data: bytes, length: int) -> tuple[bytes, int]:
     # Not decompress(): it allocates whatever size the frame claims to have.
     decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
     output = bytearray()
@@ -46,12 +50,18 @@ def unzstd(data: bytes, length: int) -> bytes:
                 output += piece
     except zstandard.ZstdError as error:
         raise CorruptImage(f"a compressed cluster is damaged: {error}") from error
-    return bytes(output)
+    return bytes(output), zstd_frames.first_frame(data) or len(data)
 
 
 def decompressor(compression: str) -> Decompress:
     if compression == "zlib":
         return inflate
+    zstd_library()
+    return unzstd
+
+
+def zstd_library() -> Any:
+    """UnsupportedImage: it is missing."""
     if zstandard is None:
         raise UnsupportedImage("zstd-compressed images need python3-zstandard, which is missing")
-    return unzstd
+    return zstandard

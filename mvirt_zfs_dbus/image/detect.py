@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import CorruptImage, UnsupportedImage
+from . import unpack
 from .source import Seekable, Source
 
 RAW: Final = "raw"
@@ -21,9 +22,6 @@ _MAGIC: Final = (
     (0, b"LUKS\xba\xbe", "LUKS"),
     (0, b"WithoutFreeSpace", "Parallels"),
     (0, b"WithouFreSpacExt", "Parallels"),
-    (0, b"\x1f\x8b", "gzip"),
-    (0, b"\xfd7zXZ\0", "xz"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd"),
     (0, b"\x04\x22\x4d\x18", "lz4"),
     (0, b"7z\xbc\xaf\x27\x1c", "7z"),
     (0, b"PK\x03\x04", "zip"),
@@ -34,13 +32,13 @@ _VHD_FOOTER: Final = 512
 """A fixed VHD is a raw disk with its footer in the last sector."""
 
 
-def found(head: bytes, source: Source) -> str:
+def found(head: bytes, source: Source | None) -> str:
     """The name of the format: ``raw``, ``qcow2``, or one that this service does not read."""
     if head.startswith(_QCOW):
         version = int.from_bytes(head[4:8], "big")
         return "qcow (version 1)" if version == 1 else QCOW2
-    if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":  # bzip2's block magic is π in BCD
-        return "bzip2"
+    if packing := unpack.packing(head):
+        return packing
     for offset, magic, name in _MAGIC:
         if head.startswith(magic, offset):
             return name
@@ -51,10 +49,16 @@ def found(head: bytes, source: Source) -> str:
     return RAW
 
 
-def image_format(asked: str, head: bytes, source: Source) -> str:
+def packing(asked: str, head: bytes) -> str | None:
+    """How the source is packed, if it is to be unpacked; ``asked`` as below."""
+    return None if asked == RAW else unpack.packing(head)
+
+
+def image_format(asked: str, head: bytes, source: Source | None) -> str:
     """``raw`` or ``qcow2``; ``asked`` is one of them, or ``auto`` to let the content decide.
 
-    Who asks for raw gets the bytes as they are, whatever they look like.
+    ``source`` is None for what has been unpacked. Who asks for raw gets the bytes as they are,
+    whatever they look like.
     """
     if not head:
         raise CorruptImage("the source is empty")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,12 +38,19 @@ def read(source: Seekable, header: Header) -> Image:
     return Image(source, header, tables, allocated)
 
 
-def convert(image: Image, target: Target, pool: Pool, meter: Meter) -> None:
-    """Write the disk. ``meter`` counts the bytes of the image file that were used."""
-    conversion = _Conversion(image, target, meter)
+def convert(
+    source: Seekable,
+    header: Header,
+    extents: Iterable[Extent],
+    target: Target,
+    pool: Pool,
+    meter: Meter,
+) -> None:
+    """Write parts of the disk. ``meter`` counts the bytes of the image file that were used."""
+    conversion = _Conversion(source, Clusters(header, target), meter)
     batch: list[Extent] = []
     batched = 0
-    for extent in image.tables.extents():
+    for extent in extents:
         if extent.kind is Kind.ZERO:
             target.zero(extent.guest, extent.length)
         elif extent.kind is Kind.DATA:
@@ -50,24 +58,43 @@ def convert(image: Image, target: Target, pool: Pool, meter: Meter) -> None:
                 pool.run(conversion.copy, extent, start, min(_COPY, extent.length - start))
         else:
             batch.append(extent)
-            batched += image.header.cluster_size
+            batched += header.cluster_size
             if batched >= CHUNK:
                 pool.run(conversion.decompress, batch)
                 batch, batched = [], 0
     pool.run(conversion.decompress, batch)
     pool.finish()
-    image.source.check_size()
+    source.check_size()
+
+
+class Clusters:
+    """Writes compressed clusters, from any thread."""
+
+    def __init__(self, header: Header, target: Target) -> None:
+        self.target = target
+        self._size = header.cluster_size
+        self._decompress: Decompress = decompressor(header.compression)
+
+    def write(self, extent: Extent, stored: bytes) -> int:
+        """Write a cluster, and return how many of the stored bytes are really its own."""
+        data, used = self._decompress(stored, self._size)
+        if len(data) != self._size:
+            raise CorruptImage(
+                f"the compressed cluster at byte {extent.host} of the image holds"
+                f" {len(data)} bytes in place of {self._size}"
+            )
+        self.target.write(data[: extent.length], extent.guest)
+        return used
 
 
 class _Conversion:
     """What the threads do."""
 
-    def __init__(self, image: Image, target: Target, meter: Meter) -> None:
-        self._source = image.source
-        self._target = target
+    def __init__(self, source: Seekable, clusters: Clusters, meter: Meter) -> None:
+        self._source = source
+        self._clusters = clusters
+        self._target = clusters.target
         self._meter = meter
-        self._cluster_size = image.header.cluster_size
-        self._decompress: Decompress = decompressor(image.header.compression)
 
     def copy(self, extent: Extent, start: int, length: int) -> None:
         host, guest = extent.host + start, extent.guest + start
@@ -79,12 +106,5 @@ class _Conversion:
 
     def decompress(self, batch: list[Extent]) -> None:
         for extent in batch:
-            stored = self._source.read(extent.host, extent.stored)
-            data = self._decompress(stored, self._cluster_size)
-            if len(data) != self._cluster_size:
-                raise CorruptImage(
-                    f"the compressed cluster at byte {extent.host} of the image holds"
-                    f" {len(data)} bytes in place of {self._cluster_size}"
-                )
-            self._target.write(data[: extent.length], extent.guest)
+            self._clusters.write(extent, self._source.read(extent.host, extent.stored))
             self._meter.add(extent.stored)

@@ -23,7 +23,7 @@ _COMPRESSED: Final = 1 << 62
 _ZERO: Final = 1
 _ALL_SUBCLUSTERS: Final = (1 << 32) - 1
 _SUBCLUSTERS: Final = 32
-_MAX_CLUSTERS: Final = 1 << 29
+MAX_CLUSTERS: Final = 1 << 29
 """Host clusters of an image, so that a bit for each takes at most 64 MiB: 32 TiB of 64 KiB."""
 
 
@@ -47,6 +47,13 @@ class Extent(NamedTuple):
     """Bytes it takes there: what a compressed cluster reserves, up to the file's end."""
 
 
+def check_clusters(count: int) -> None:
+    if count > MAX_CLUSTERS:
+        raise UnsupportedImage(
+            f"an image file of {count} clusters is too large; {MAX_CLUSTERS} are possible"
+        )
+
+
 class HostMap:
     """Which clusters of the file hold metadata: one bit each."""
 
@@ -54,10 +61,7 @@ class HostMap:
         self._bits = cluster_bits
         self._file_size = file_size
         clusters = -(-file_size >> cluster_bits) + 1
-        if clusters > _MAX_CLUSTERS:
-            raise UnsupportedImage(
-                f"an image file of {clusters} clusters is too large; {_MAX_CLUSTERS} are possible"
-            )
+        check_clusters(clusters)
         self._map = bytearray(-(-clusters // 8))
 
     def claim(self, offset: int, length: int, what: str) -> None:
@@ -92,12 +96,30 @@ class HostMap:
         )
 
 
+class Unchecked:
+    """Stands for the map of a file of which only a part is known."""
+
+    def check_data(self, offset: int, length: int, what: str) -> None:
+        pass
+
+    def up_to_end(self, _offset: int, length: int) -> int:
+        return length
+
+
 def words(data: bytes) -> array[int]:
     """Big-endian 64-bit numbers."""
     numbers = array("Q", data)
     if sys.byteorder == "little":
         numbers.byteswap()
     return numbers
+
+
+def l2_offset(header: Header, index: int, entry: int) -> int:
+    """Where an L1 entry says that its L2 table is; 0 for nowhere."""
+    offset = entry & _OFFSET
+    if entry & ~(_OFFSET | _COPIED) or offset % header.cluster_size:
+        raise CorruptImage(f"L1 entry {index} is {entry:#x}, which is no L2 table's place")
+    return offset
 
 
 class Tables:
@@ -115,15 +137,9 @@ class Tables:
         self._l1 = words(source.read(header.l1_offset, header.l1_entries * 8))
         for index, entry in enumerate(self._l1):
             if entry:
-                self._l1[index] = self._checked_l1(index, entry)
-
-    def _checked_l1(self, index: int, entry: int) -> int:
-        offset = entry & _OFFSET
-        if entry & ~(_OFFSET | _COPIED) or offset % self._header.cluster_size:
-            raise CorruptImage(f"L1 entry {index} is {entry:#x}, which is no L2 table's place")
-        if offset:
-            self._map.claim(offset, self._header.cluster_size, f"L2 table {index}")
-        return offset
+                self._l1[index] = offset = l2_offset(header, index, entry)
+                if offset:
+                    self._map.claim(offset, header.cluster_size, f"L2 table {index}")
 
     def extents(self) -> Iterator[Extent]:
         """The whole disk in order of its bytes, adjacent parts of one kind in one piece a table."""
@@ -137,7 +153,9 @@ class Tables:
                 yield Extent(Kind.ZERO, guest, min(header.table_span, header.size - guest), 0, 0)
 
 
-def table_extents(header: Header, host_map: HostMap, table: bytes, guest: int) -> Iterator[Extent]:
+def table_extents(
+    header: Header, host_map: HostMap | Unchecked, table: bytes, guest: int
+) -> Iterator[Extent]:
     """What one L2 table says of the disk from byte ``guest`` on, merged."""
     parts = (
         _extended(header, host_map, table, guest)
@@ -162,7 +180,9 @@ _Part = tuple[Kind, int, int, int, int]
 """As :class:`Extent`, without the cost of one for each cluster."""
 
 
-def _standard(header: Header, host_map: HostMap, table: bytes, guest: int) -> Iterator[_Part]:
+def _standard(
+    header: Header, host_map: HostMap | Unchecked, table: bytes, guest: int
+) -> Iterator[_Part]:
     size, misaligned = header.cluster_size, header.cluster_size - 1
     allowed = _OFFSET & ~misaligned | _COPIED | (_ZERO if header.version == 3 else 0)
     for entry in words(table):
@@ -186,7 +206,9 @@ def _standard(header: Header, host_map: HostMap, table: bytes, guest: int) -> It
         guest += size
 
 
-def _extended(header: Header, host_map: HostMap, table: bytes, guest: int) -> Iterator[_Part]:
+def _extended(
+    header: Header, host_map: HostMap | Unchecked, table: bytes, guest: int
+) -> Iterator[_Part]:
     size = header.cluster_size
     allowed = _OFFSET & ~(size - 1) | _COPIED
     numbers = words(table)
@@ -206,7 +228,7 @@ def _extended(header: Header, host_map: HostMap, table: bytes, guest: int) -> It
 
 
 def _subclusters(
-    host_map: HostMap, data: int, host: int, guest: int, length: int, cluster_size: int
+    host_map: HostMap | Unchecked, data: int, host: int, guest: int, length: int, cluster_size: int
 ) -> Iterator[_Part]:
     """One cluster, subcluster by subcluster: each is data, or reads as zeros."""
     if not data:
@@ -222,7 +244,9 @@ def _subclusters(
             yield Kind.ZERO, guest + start, part, 0, 0
 
 
-def _compressed(header: Header, host_map: HostMap, entry: int, guest: int, length: int) -> _Part:
+def _compressed(
+    header: Header, host_map: HostMap | Unchecked, entry: int, guest: int, length: int
+) -> _Part:
     """The descriptor's high bits count the 512-byte sectors after the first one."""
     count_bits = header.cluster_bits - 8
     offset_bits = 62 - count_bits

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from ..errors import CorruptImage
 from .digest import Digest
 from .meter import Meter
 from .pool import Pool
-from .source import CHUNK, Seekable, Stream
+from .source import CHUNK, Seekable
 from .writer import Target
 
 Grow = Callable[[int, int], int]
@@ -51,18 +51,15 @@ def convert_file_hashed(
     source.check_size()
 
 
-def convert_stream(
-    source: Stream, target: Target, pool: Pool, meter: Meter, digest: Digest, grow: Grow
-) -> int:
-    """Copy a stream, and return its bytes. A target of too few bytes grows along."""
+def convert_stream(chunks: Iterable[bytes], target: Target, pool: Pool, grow: Grow) -> int:
+    """Write what comes, and return its bytes. A target of too few bytes grows along."""
     end = 0
-    for chunk in digest.of(source.chunks()):
+    for chunk in chunks:
         start, end = end, end + len(chunk)
         if end > target.size:
             step = min(max(target.size, _LEAST_GROWTH), _MOST_GROWTH)
             target.size = grow(max(end, target.size + step), end)
         pool.run(target.write, chunk, start)
-        meter.add(len(chunk))
     pool.finish()
     if not end:
         raise CorruptImage("the source is empty")

@@ -27,8 +27,13 @@ class Seekable:
         self.fd = fd
         self.size = size
 
-    def head(self) -> bytes:
-        return self.read(0, min(HEAD, self.size))
+    def head(self, length: int = HEAD) -> bytes:
+        return self.read(0, min(length, self.size))
+
+    def chunks(self) -> Iterator[bytes]:
+        """All bytes, in order. Truncated: the file became shorter meanwhile."""
+        for offset in range(0, self.size, CHUNK):
+            yield self.read(offset, min(CHUNK, self.size - offset))
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly these bytes. Truncated: the file ends before."""
@@ -83,14 +88,14 @@ class Stream:
         """Bytes handed out by :meth:`chunks`."""
         self._head = b""
 
-    def head(self) -> bytes:
-        """The first bytes, which :meth:`chunks` hands out again."""
-        while len(self._head) < HEAD:
-            data = self._read(HEAD - len(self._head))
+    def head(self, length: int = HEAD) -> bytes:
+        """The first bytes, or all if they are fewer; :meth:`chunks` hands them out again."""
+        while len(self._head) < length:
+            data = self._read(min(CHUNK, length - len(self._head)))
             if not data:
                 break
             self._head += data
-        return self._head
+        return self._head[:length]
 
     def chunks(self) -> Iterator[bytes]:
         """All bytes. Truncated: they end before ``length``; Error: they do not end there."""

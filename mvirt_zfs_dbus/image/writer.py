@@ -73,6 +73,17 @@ class Target:
         for start in range(0, length, len(zeros)):
             self._write_all(zeros[: length - start], offset + start)
 
+    def read(self, offset: int, length: int) -> bytes:
+        """What was written there."""
+        pieces = []
+        try:
+            while length and (data := os.pread(self.fd, length, offset)):
+                pieces.append(data)
+                offset, length = offset + len(data), length - len(data)
+        except OSError as error:
+            raise Error(f"reading the disk back failed: {os.strerror(error.errno or 0)}") from error
+        return b"".join(pieces)
+
     def copy(self, source_fd: int, source_offset: int, offset: int, length: int) -> bool:
         """Copy from a file inside the kernel. False: it cannot, and nothing was copied.
 

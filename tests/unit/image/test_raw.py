@@ -15,6 +15,7 @@ from mvirt_zfs_dbus.image.source import CHUNK
 
 from .builder import Qcow2
 from .inprocess import import_bytes, import_fd, import_file, import_pipe
+from .layouts import Layout
 
 pieces = st.lists(
     st.tuples(st.sampled_from([b"\0", b"x", b"yz"]), st.integers(1, 3 * CHUNK // 2)),
@@ -128,11 +129,19 @@ def test_progress_is_exact_at_its_end_and_says_what_is_done(tmp_path):
     assert (last.phase, last.done, last.total) == ("downloading", 3 << 20, 3 << 20)
 
 
-def test_progress_of_a_spooled_image_has_two_phases():
+def test_progress_of_an_image_with_its_tables_first_has_one_phase():
     image = Qcow2(size=1 << 20).data(0, b"x" * 4096).build()
     result = import_pipe(image, length=len(image), algorithm="sha512")
-    assert result.spools == 1
-    phases = dict.fromkeys(report.phase for report in result.reports)
-    assert list(phases) == ["downloading", "converting"]
+    assert result.spools == 0
+    assert {report.phase for report in result.reports} == {"downloading"}
     assert result.reports[-1].done == result.reports[-1].total == len(image)
     assert result.done.digest == hashlib.sha512(image).hexdigest()
+
+
+def test_progress_of_an_image_with_its_tables_last_has_two_phases():
+    parts = ["refcounts", "data:0", "data:1", "l2:0", "l1"]
+    image = Layout(parts, {0: "data:0", 1: "data:1"}, size=4096).build()
+    result = import_pipe(image, length=len(image))
+    phases = dict.fromkeys(report.phase for report in result.reports)
+    assert list(phases) == ["downloading", "converting"]
+    assert result.reports[-1].done == result.reports[-1].total == 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import lzma
 import os
 import signal
 import subprocess
@@ -39,6 +40,7 @@ from mvirt_zfs_dbus.model import Phase
 from . import qemu
 from .builder import Qcow2
 from .inprocess import open_fds
+from .layouts import Layout
 from .test_download import BODY, Server, serving
 
 
@@ -73,7 +75,10 @@ class Import:
     progress: list[Progress] = field(default_factory=list)
     resizes: list[int] = field(default_factory=list)
 
+    spools: int = 0
+
     async def open_spool(self) -> int:
+        self.spools += 1
         return os.open(self.directory, os.O_TMPFILE | os.O_RDWR, 0o600)
 
     async def resize(self, size: int) -> None:
@@ -191,10 +196,23 @@ async def test_a_source_over_the_limit_is_refused_by_the_one_who_resizes(task):
 
 
 class Images(Server):
+    layout = Layout(
+        ["refcounts", *(f"data:{n}" for n in range(33)), "l2:0", "l1"],
+        {n: f"data:{n}" for n in range(33)},
+        size=33 << 21,
+        cluster_bits=21,
+    )
     qcow2 = Qcow2(size=BODY.__len__(), cluster_bits=16).data(3, BODY[:65536]).build()
 
     async def image(self, _: web.Request) -> web.Response:
         return web.Response(body=self.qcow2)
+
+    async def packed(self, _: web.Request) -> web.Response:
+        return web.Response(body=lzma.compress(self.qcow2))
+
+    async def backwards(self, _: web.Request) -> web.Response:
+        """More than is kept in memory, and then the tables."""
+        return web.Response(body=self.layout.build())
 
     async def vmdk(self, request: web.Request) -> web.StreamResponse:
         """Something that is refused by its first bytes, and never ends."""
@@ -231,9 +249,24 @@ async def test_a_qcow2_download_is_imported(task, server):
     info, _ = await task.run(UrlSource(f"{server.url}/image"), algorithm="sha256")
     assert (info.format, info.virtual_size) == ("qcow2", len(BODY))
     assert task.disk == bytes(3 * 65536) + BODY[:65536] + bytes(len(BODY) - 4 * 65536)
+    assert {progress.phase for progress in task.progress} == {Phase.DOWNLOADING}
+
+
+async def test_a_qcow2_download_with_its_tables_last_goes_through_the_spool(task, server):
+    info, _ = await task.run(UrlSource(f"{server.url}/backwards"))
+    assert info.virtual_size == server.layout.size
+    assert task.disk == server.layout.disk()
     phases = [progress.phase for progress in task.progress]
     assert phases[0] is Phase.DOWNLOADING
     assert phases[-1] is Phase.CONVERTING
+    assert task.spools == 1
+
+
+async def test_a_packed_download_is_imported(task, server):
+    info, _ = await task.run(UrlSource(f"{server.url}/packed"))
+    assert (info.format, info.virtual_size) == ("qcow2", len(BODY))
+    assert task.disk == bytes(3 * 65536) + BODY[:65536] + bytes(len(BODY) - 4 * 65536)
+    assert task.spools == 0
 
 
 @pytest.mark.parametrize("name", ["cut", "cut_chunked"])
@@ -370,7 +403,7 @@ async def test_errors_of_the_caller_come_through(task, server):
 
     task.open_spool = full
     with pytest.raises(NoSpace, match="no room for the spool"):
-        await task.run(UrlSource(f"{server.url}/image"))
+        await task.run(UrlSource(f"{server.url}/backwards"))
 
 
 async def test_a_broken_image_is_its_own_error(task, tmp_path):

@@ -1,0 +1,43 @@
+"""A source that is read once, in order, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from . import unpack
+from .digest import Digest
+from .meter import Meter
+from .source import Seekable, Source
+
+
+class Incoming:
+    """Its bytes are hashed and counted as they are stored, then unpacked where they are packed."""
+
+    def __init__(self, source: Source, packing: str | None) -> None:
+        self._source = source
+        self._packing = packing
+
+    @property
+    def stored_length(self) -> int | None:
+        """Bytes as they are stored, where that is known."""
+        return self._source.size if isinstance(self._source, Seekable) else self._source.length
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the image, where that is known."""
+        return None if self._packing else self.stored_length
+
+    def head(self) -> bytes:
+        if self._packing:
+            return unpack.peek(self._source, self._packing)
+        return self._source.head()
+
+    def chunks(self, digest: Digest, meter: Meter) -> Iterator[bytes]:
+        stored = _metered(digest.of(self._source.chunks()), meter)
+        return unpack.unpacked(stored, self._packing) if self._packing else stored
+
+
+def _metered(chunks: Iterable[bytes], meter: Meter) -> Iterator[bytes]:
+    for chunk in chunks:
+        meter.add(len(chunk))
+        yield chunk
