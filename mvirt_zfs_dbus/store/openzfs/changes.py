@@ -50,6 +50,16 @@ local function check_destroyable(snapshots, defer)
   end
 end
 
+local function snapshots_of(dataset)
+  local names, moment = {}, {}
+  for name in zfs.list.snapshots(dataset) do
+    names[#names + 1] = name
+    moment[name] = (zfs.get_prop(name, "createtxg"))
+  end
+  table.sort(names, function(one, other) return moment[one] < moment[other] end)
+  return names, moment
+end
+
 -- Splits snapshots into ours, ours that go with their last clone, and others', and adds the clones.
 local function sort(names)
   local found = {visible = {}, hidden = {}, foreign = {}, clones = {}, all = {}}
@@ -74,8 +84,7 @@ local dataset, defer = argv["dataset"], argv["defer"]
 if not zfs.exists(dataset) or not ours(dataset) or own(dataset, "kind") ~= argv["kind"] then
   return {{refused = "missing"}}
 end
-local names = {{}}
-for name in zfs.list.snapshots(dataset) do names[#names + 1] = name end
+local names = snapshots_of(dataset)
 if #names == 0 then
   local failed = zfs.sync.destroy(dataset)
   if failed == EBUSY then return {{refused = "busy"}} end
@@ -134,10 +143,10 @@ if not zfs.exists(target) or not ours(dataset) or own(target, "kind") ~= "snapsh
    or deferred(target) then
   return {refused = "missing"}
 end
-local moment = (zfs.get_prop(target, "createtxg"))
 local names = {}
-for name in zfs.list.snapshots(dataset) do
-  if (zfs.get_prop(name, "createtxg")) > moment then names[#names + 1] = name end
+local all, moment = snapshots_of(dataset)
+for _, name in ipairs(all) do
+  if moment[name] > moment[target] then names[#names + 1] = name end
 end
 local newer = sort(names)
 if #newer.foreign > 0 then return {refused = "foreign", names = newer.foreign} end

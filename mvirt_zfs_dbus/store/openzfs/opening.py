@@ -5,14 +5,19 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 from ...errors import PoolUnavailable
 from . import zpool
 from .kernel import Kernel
 
+_MODULE: Final = Path("/sys/module/zfs")
+
 
 async def check_root(kernel: Kernel) -> None:
     """PoolUnavailable: the pool is not imported or not usable, or has no such dataset."""
+    if not _MODULE.exists():
+        raise PoolUnavailable("the kernel has no ZFS: modprobe zfs loads it where it is installed")
     health = zpool.health(kernel.pool)
     if health == zpool.UNAVAILABLE:
         raise PoolUnavailable(f"there is no pool {kernel.pool}; zpool import brings one in")

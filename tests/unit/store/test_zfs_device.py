@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from mvirt_zfs_dbus.errors import DeviceTimeout
+from mvirt_zfs_dbus.store.openzfs import device
+
+
+def test_a_blank_in_a_pools_name_is_written_as_udev_writes_it() -> None:
+    assert device.device_path("my tank/1") == "/dev/zvol/my+tank/1"
+
+
+def test_a_file_and_another_device_are_not_the_datasets_device(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file", tmp_path / "missing", Path("/dev/null")):
+        assert not device.is_device_of(str(path), "tank/1")
+
+
+async def test_a_device_that_does_not_appear_is_waited_for_and_then_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "WAIT", 0.1)
+    with pytest.raises(DeviceTimeout, match="/dev/zvol/no-pool/1"):
+        await device.wait_for_device("no-pool/1")
+
+
+async def test_a_device_is_found_when_udev_is_through_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double of udev, its links and its database, and of the kernel's word on the dataset."""
+    link, database = tmp_path / "1", tmp_path / "data"
+    database.mkdir()
+    monkeypatch.setattr(device, "device_path", lambda _dataset: str(link))
+    monkeypatch.setattr(device, "is_device_of", lambda path, _dataset: Path(path).is_symlink())
+    monkeypatch.setattr(device, "_LOOK_AGAIN", 60.0)
+    monkeypatch.setattr(device, "_UDEV_DATABASE", database)
+    waiting = asyncio.create_task(device.wait_for_device("tank/1"))
+    await asyncio.sleep(0)
+    (database / "b8:0").touch()
+    link.symlink_to("/dev/null")
+    (database / "b230:0").touch()
+    async with asyncio.timeout(30):
+        assert await waiting == str(link)
+        going = asyncio.create_task(device.wait_until_gone("tank/1", 30))
+        await asyncio.sleep(0)
+        link.unlink()
+        (database / "b230:0").unlink()
+        assert await going
+
+
+async def test_nothing_stays_open_after_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "WAIT", 0.01)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(DeviceTimeout):
+            await device.wait_for_device("no-pool/1")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
