@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -51,6 +52,19 @@ _ERRORS: Final[Mapping[int, type[Error]]] = {
     errno.EAGAIN: PoolUnavailable,
 }
 """What each errno of a ZFS ioctl means to a caller; any other is a fault of this service."""
+
+
+class ProgramFailed(Error):
+    """A channel program broke off. ``dataset`` is what it could not read, where it says so."""
+
+    def __init__(self, what: str, details: str) -> None:
+        super().__init__(f"{what}: the channel program failed: {details}")
+        found = _CULPRIT.search(details)
+        self.dataset = found[1] if found else ""
+
+
+_CULPRIT: Final = re.compile(r"dataset '([^']+)'")
+"""In the messages of zcp_handle_error and zcp_dataset_hold_error."""
 
 
 def no_step(_what: str) -> None:
@@ -203,7 +217,8 @@ class Kernel:
                 _arguments(arguments),
             )
         except self._lzc.exceptions.ZCPError as error:
-            raise Error(f"{what}: the channel program failed: {error}") from error
+            details = getattr(error, "details", None) or str(error).encode()
+            raise ProgramFailed(what, details.decode(errors="replace")) from error
         except self._lzc.exceptions.ZFSError as error:
             raise error_of(error.errno or 0, what, self.pool) from error
         return answer
@@ -232,6 +247,8 @@ def _arguments(values: Mapping[str, object]) -> dict[bytes, object]:
 def _argument(value: object) -> object:
     if isinstance(value, str):
         return value.encode()
+    if isinstance(value, dict):
+        return {_argument(key): _argument(item) for key, item in value.items()}
     if isinstance(value, list):
         return {b"%d" % number: _argument(item) for number, item in enumerate(value, 1)}
     return value

@@ -42,6 +42,8 @@ end
 SCAN: Final = (
     COMMON
     + f"""
+local skip = argv["skip"] or {{}}
+
 local function whole(dataset, key)
   local text = own(dataset, key)
   local piece, number = text, 0
@@ -87,7 +89,9 @@ local function dataset(name)
   add(row, name, {{"volsize", "volblocksize", "used", "referenced", "compressratio",
                  "refreservation", "origin"}})
   row["snapshots"] = {{}}
-  for found in zfs.list.snapshots(name) do row["snapshots"][found] = snapshot(found) end
+  for found in zfs.list.snapshots(name) do
+    if not skip[found] then row["snapshots"][found] = snapshot(found) end
+  end
   return dated(row, name)
 end
 
@@ -98,17 +102,18 @@ if (zfs.get_prop(root, "keystatus")) == "unavailable" then return {{locked = tru
 local answer = {{root = add({{}}, root, {{"available", "compressratio"}}), datasets = {{}}}}
 if argv["names"] then
   for _, name in pairs(argv["names"]) do
-    if zfs.exists(name) then answer["datasets"][name] = dataset(name) end
+    if zfs.exists(name) and not skip[name] then answer["datasets"][name] = dataset(name) end
   end
 else
   for name in zfs.list.children(root) do
-    if name ~= root .. "/.tmp" then answer["datasets"][name] = dataset(name) end
+    if name ~= root .. "/.tmp" and not skip[name] then answer["datasets"][name] = dataset(name) end
   end
 end
 return answer
 """
 )
-"""``root``, and ``names`` where only these are wanted: all of ours with what ZFS and we know."""
+"""``root``, and ``names`` where only these are wanted: all of ours with what ZFS and we know, but
+for the datasets and snapshots in ``skip``."""
 
 USAGE: Final = (
     COMMON

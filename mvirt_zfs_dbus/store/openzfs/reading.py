@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,9 +13,11 @@ from ...model import Kind, Pool, Snapshot, Usage
 from ..base import Inventory
 from . import programs, rows, zpool
 from .events import ANYTHING
-from .kernel import Kernel
+from .kernel import Kernel, ProgramFailed
 from .properties import DELETED
 from .rows import DatasetRow
+
+_log = logging.getLogger(__name__)
 
 _SPACE_AGE: Final = 1.0
 """Seconds that the pool's space is good for in a scan."""
@@ -152,9 +155,21 @@ class Reading:
     async def _scan(self, names: list[str] | None) -> Mapping[bytes, Any]:
         root = self._kernel.root
         only = {} if names is None else {"names": names}
-        answer = await self._kernel.read(programs.SCAN, root=root, **only)
+        answer = await self._read_around_damage(root=root, **only)
         if answer.get(b"missing"):
             raise PoolUnavailable(f"there is no dataset {root} any more")
         if answer.get(b"locked"):
             raise PoolUnavailable(f"{root} is encrypted; zfs load-key unlocks it")
         return answer
+
+    async def _read_around_damage(self, **arguments: object) -> Mapping[bytes, Any]:
+        """A program breaks off at what it cannot read: without that, the rest is still there."""
+        damaged: dict[str, bool] = {}
+        while True:
+            try:
+                return await self._kernel.read(programs.SCAN, skip=damaged, **arguments)
+            except ProgramFailed as error:
+                if not error.dataset or error.dataset in damaged:
+                    raise
+                _log.error("%s cannot be read and is left out: %s", error.dataset, error)
+                damaged[error.dataset] = True

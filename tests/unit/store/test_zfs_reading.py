@@ -1,0 +1,149 @@
+"""What is read again, and what a scan does about a dataset that cannot be read.
+
+The kernel is a double: a channel program's answers by dataset, and what it was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from mvirt_zfs_dbus.errors import PoolUnavailable
+from mvirt_zfs_dbus.store.openzfs import programs, zpool
+from mvirt_zfs_dbus.store.openzfs.events import ANYTHING
+from mvirt_zfs_dbus.store.openzfs.kernel import Kernel, ProgramFailed
+from mvirt_zfs_dbus.store.openzfs.reading import Reading
+
+ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+
+class KernelDouble:
+    def __init__(self) -> None:
+        self.root, self.pool = "tank/vm", "tank"
+        self.rows = {f"tank/vm/{name}": volume() for name in (ONE, TWO)}
+        self.damaged: set[str] = set()
+        self.state: Mapping[bytes, Any] = {}
+        self.asked: list[list[str] | None] = []
+
+    async def read(self, program: str, **arguments: Any) -> Mapping[bytes, Any]:
+        assert program == programs.SCAN
+        names, skip = arguments.get("names"), arguments["skip"]
+        self.asked.append(names)
+        wanted = [n for n in self.rows if (names is None or n in names) and n not in skip]
+        for name in wanted:
+            if name in self.damaged:
+                raise ProgramFailed("reading", f"I/O error while retrieving on dataset '{name}'")
+        found = {name.encode(): self.rows[name] for name in wanted}
+        return {b"root": {}, b"datasets": found} | self.state
+
+
+def volume(name: bytes = b"name") -> dict[bytes, Any]:
+    return {b"kind": b"volume", b"name": name, b"volsize": 1 << 20, b"snapshots": {}}
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelDouble:
+    (tmp_path / "tank").mkdir()
+    (tmp_path / "tank" / "state").write_text("ONLINE\n")
+    monkeypatch.setattr(zpool, "_KSTAT", tmp_path)
+
+    async def space(_pool: str) -> tuple[int, int, int]:
+        return 3, 2, 1
+
+    monkeypatch.setattr(zpool, "space", space)
+    return KernelDouble()
+
+
+@pytest.fixture
+def reading(kernel: KernelDouble) -> Reading:
+    return Reading(cast(Kernel, kernel))
+
+
+async def names(reading: Reading, *, again: bool = True) -> dict[str, str]:
+    found, _ = await (reading.rescan() if again else reading.scan())
+    return {volume.id: volume.name for volume in found.volumes.values()}
+
+
+async def test_only_what_was_touched_is_read_again(kernel: KernelDouble, reading: Reading) -> None:
+    assert await names(reading) == {ONE: "name", TWO: "name"}
+    kernel.rows[f"tank/vm/{ONE}"] = volume(b"new")
+    assert await names(reading) == {ONE: "name", TWO: "name"}
+    reading.touch(f"tank/vm/{ONE}@snapshot")
+    assert await names(reading) == {ONE: "new", TWO: "name"}
+    assert kernel.asked == [None, [], [f"tank/vm/{ONE}"]]
+
+
+async def test_what_is_gone_is_gone_after_a_rescan(kernel: KernelDouble, reading: Reading) -> None:
+    await names(reading)
+    del kernel.rows[f"tank/vm/{ONE}"]
+    reading.touch(f"tank/vm/{ONE}")
+    assert await names(reading) == {TWO: "name"}
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_scan_and_what_may_be_anything_read_everything(
+    kernel: KernelDouble, reading: Reading, again: bool
+) -> None:
+    await names(reading)
+    kernel.rows = {f"tank/vm/{ONE}": volume(b"other")}
+    if again:
+        reading.touch(ANYTHING)
+    assert await names(reading, again=again) == {ONE: "other"}
+
+
+async def test_what_others_do_elsewhere_is_not_asked_for(
+    kernel: KernelDouble, reading: Reading
+) -> None:
+    await names(reading)
+    reading.touch("tank/other")
+    reading.touch("tank/vm2/x")
+    await names(reading)
+    assert kernel.asked == [None, []]
+
+
+async def test_a_rescan_that_failed_is_made_up_for(kernel: KernelDouble, reading: Reading) -> None:
+    await names(reading)
+    kernel.rows[f"tank/vm/{ONE}"] = volume(b"new")
+    reading.touch(f"tank/vm/{ONE}")
+    for state, message in (({b"locked": True}, "load-key"), ({b"missing": True}, "any more")):
+        kernel.state = state
+        with pytest.raises(PoolUnavailable, match=message):
+            await names(reading)
+    kernel.state = {}
+    assert await names(reading) == {ONE: "new", TWO: "name"}
+
+
+async def test_a_pool_that_was_lost_is_read_whole_when_it_is_back(
+    kernel: KernelDouble, reading: Reading, tmp_path: Path
+) -> None:
+    await names(reading)
+    state = tmp_path / "tank" / "state"
+    state.write_text("SUSPENDED\n")
+    assert await names(reading) == {}
+    state.write_text("ONLINE\n")
+    kernel.rows[f"tank/vm/{ONE}"] = volume(b"other")
+    assert await names(reading) == {ONE: "other", TWO: "name"}
+
+
+async def test_a_dataset_that_cannot_be_read_does_not_hide_the_others(
+    kernel: KernelDouble, reading: Reading, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel.damaged.add(f"tank/vm/{ONE}")
+    assert await names(reading) == {TWO: "name"}
+    assert f"tank/vm/{ONE} cannot be read" in caplog.text
+    kernel.damaged.clear()
+    assert await names(reading, again=False) == {ONE: "name", TWO: "name"}
+
+
+async def test_a_failure_that_names_no_dataset_is_told(
+    kernel: KernelDouble, reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(_program: str, **_arguments: object) -> Mapping[bytes, Any]:
+        raise ProgramFailed("reading", "out of memory")
+
+    monkeypatch.setattr(kernel, "read", read)
+    with pytest.raises(ProgramFailed, match="out of memory"):
+        await names(reading)
