@@ -81,10 +81,9 @@ local function dataset(name)
   local kind = own(name, "kind")
   if kind ~= "volume" and kind ~= "template" then return nil end
   local row = {{kind = kind}}
-  for _, key in ipairs({{"name", "created", "state", "source", "labels"}}) do
+  for _, key in ipairs({{"name", "created", "state", "source", "checksum", "labels"}}) do
     row[key] = whole(name, key)
   end
-  if row["source"] then row["checksum"] = own(name, "checksum") end
   if kind == "template" then row["source-volume"] = own(name, "source-volume") end
   add(row, name, {{"volsize", "volblocksize", "used", "referenced", "compressratio",
                  "refreservation", "origin"}})

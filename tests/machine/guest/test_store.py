@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import host
@@ -108,6 +109,13 @@ async def test_a_thick_volume_reserves_what_zfs_create_reserves_and_grows_so(
 async def test_a_thin_volume_reserves_nothing(store: ZfsStore, root: str) -> None:
     made = await store.create_volume(new(thin=True))
     assert get("refreservation", f"{root}/{made.id}") == "0"
+
+
+async def test_a_checksum_is_kept_without_a_source(store: ZfsStore) -> None:
+    asked = replace(new(), checksum="sha256:" + "0" * 64)
+    await store.create_target(Kind.VOLUME, asked)
+    await store.publish(asked.id)
+    assert (await store.scan()).volumes[asked.id].checksum == asked.checksum
 
 
 # Devices
