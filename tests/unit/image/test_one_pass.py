@@ -169,6 +169,21 @@ def test_an_image_that_is_cut_anywhere_is_refused_or_still_whole():
     assert refused == {Truncated, CorruptImage}
 
 
+def test_a_late_cluster_that_reaches_into_a_written_one_is_refused():
+    """Else it would read zeros where the other one was, and unpack to something else."""
+    stored = b"\x01\x00\x02\xff\xfd" + b"x" * 512  # deflate's block without compression
+    order = parts("l1", "l2:0", "junk", "packed:0", "l2:1")
+    layout = Layout(order, {0: "packed:0", 64: "packed:0"}, 65536)
+    image = layout.build()
+    early = int.from_bytes(image[3 * 512 :][:8], "big") & 0xFFFFFF
+    late = early - 256
+    image = image[:late] + stored[:256] + image[early:]
+    image = patched(image, len(image) - 512, 1 << 62 | 1 << 61 | late)
+    assert import_bytes(image).disk[64 * 512 :][:251] == b"x" * 251
+    with pytest.raises(CorruptImage, match="holds 251 bytes in place of 512"):
+        one_pass(image, [700])
+
+
 def patched(image: bytes, at: int, entry: int) -> bytes:
     return image[:at] + entry.to_bytes(8, "big") + image[at + 8 :]
 

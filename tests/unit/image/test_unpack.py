@@ -70,6 +70,7 @@ def test_progress_counts_packed_bytes(name):
     packed = PACK[name](DISK)
     for result in (import_bytes(packed), import_pipe(packed, length=len(packed))):
         assert result.reports[-1].done == result.reports[-1].total == len(packed)
+    assert import_pipe(packed).reports[-1].done == len(packed)
 
 
 @each
