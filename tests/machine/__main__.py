@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.machine import image
+from tests.machine.debian import ImageError
 from tests.machine.machine import CHECKOUT, Machine, MachineError
 
 INSTALL = "tests/machine/guest/install"
@@ -24,7 +27,7 @@ def main() -> int:
     machine = Machine(arguments.name)
     try:
         status: int = arguments.verb(machine, arguments)
-    except (MachineError, image.ImageError) as error:
+    except (MachineError, ImageError) as error:
         print(f"test machine: {error}", file=sys.stderr)
         return 125
     return status
@@ -110,19 +113,36 @@ def _run(machine: Machine, arguments: argparse.Namespace) -> int:
 
 
 def _test(machine: Machine, arguments: argparse.Namespace) -> int:
-    """Exit status of pytest; junit.xml, status and the guest's logs are in build/machine/NAME/."""
+    """Exit status of the first tests that fail; results and logs stay in build/machine/NAME/."""
+    results = machine.directory / "results"
     try:
         _start(machine, arguments)
         status = machine.exec([INSTALL], timeout=arguments.timeout)
         if status == 0:
-            tests = arguments.pytest or ["tests/machine/guest"]
-            command = ["tests/machine/guest/run", RESULTS, *tests]
+            command = ["tests/machine/guest/run", RESULTS, *arguments.pytest]
             status = machine.exec(command, timeout=arguments.timeout)
-            machine.pull(RESULTS, machine.directory / "results")
+            machine.pull(RESULTS, results)
+        if status == 0 and not arguments.pytest:
+            status = _test_from_outside(machine, results, arguments.timeout)
         return status
     finally:
         machine.stop()
         print(f"results and logs: {machine.directory.relative_to(CHECKOUT)}", file=sys.stderr)
+
+
+def _test_from_outside(machine: Machine, results: Path, timeout: float) -> int:
+    """What the host does to the machine: cut its power, boot a disk that it made."""
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/machine/outside"]
+    try:
+        return subprocess.run(
+            [*pytest, f"--junitxml={results / 'outside.xml'}", "--durations=0"],
+            cwd=CHECKOUT,
+            env={**os.environ, "MVIRT_MACHINE": machine.directory.name},
+            timeout=timeout,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired as stuck:
+        raise machine.error(f"tests/machine/outside is not done after {timeout:.0f} s") from stuck
 
 
 def _shell(machine: Machine, arguments: argparse.Namespace) -> int:

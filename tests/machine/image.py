@@ -9,38 +9,24 @@ of the machine costs seconds and only a change to the list of packages costs the
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import io
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import tomllib
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tests.machine.cache import cache_directory, cached, digest
+from tests.machine.debian import COMPONENTS, SUITE, as_root, bootstrap, packages, require, run
+
 HERE = Path(__file__).parent
-SUITE = "bookworm"
-COMPONENTS = "main contrib"
 TEST_TOOLS = ("pytest", "pytest-asyncio", "hypothesis")  # Debian's are older than the tests need
 GUEST_PYTHON = "3.11"
 DISK_SIZE = "6G"  # sparse: what is not written costs nothing
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # mke2fs is in sbin
-KEPT = 3  # entries of each stage: a developer goes back and forth between branches
-
-
-Build = Callable[[Path], None]
-"""Fills the empty directory it is given."""
-
-
-class ImageError(Exception):
-    """The image cannot be built here; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +38,11 @@ class Image:
     disk: Path
     ssh_key: Path
     known_hosts: Path
-    name: str
-
-
-def cache_directory() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mvirt-zfs-dbus"
 
 
 def ensure() -> Image:
     """The image for the files as they are now: from the cache, or built (about 8 minutes)."""
-    _require("mmdebstrap", "mke2fs", "ssh-keygen", "tar", "qemu-system-x86_64")
+    require("mmdebstrap", "mke2fs", "ssh-keygen", "tar", "qemu-system-x86_64")
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     base_files = [HERE / "packages.txt", HERE / "strip-base"]
@@ -78,13 +58,7 @@ def ensure() -> Image:
         disk=disk / "root.img",
         ssh_key=disk / "ssh_key",
         known_hosts=disk / "known_hosts",
-        name=disk.name,
     )
-
-
-def packages(text: str) -> list[str]:
-    """Package names of a list with comments from `#` to the end of the line."""
-    return [word for line in text.splitlines() for word in line.partition("#")[0].split()]
 
 
 def test_tools(pyproject: str) -> list[str]:
@@ -93,89 +67,15 @@ def test_tools(pyproject: str) -> list[str]:
     return [line for line in required if re.split("[<>=~! ;]", line)[0] in TEST_TOOLS]
 
 
-def mirror() -> list[str]:
-    """apt's lines for Debian as the host has it configured; empty for mmdebstrap's default.
-
-    The host may be another release of Debian than the machine: only the addresses are taken.
-    """
-    if not shutil.which("apt-get"):
-        return []
-    line = "$(ORIGIN) $(RELEASE) $(REPO_URI)"
-    answer = subprocess.run(
-        ["apt-get", "indextargets", "--format", line, "Identifier: Packages"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return mirror_lines(answer.stdout)
-
-
-def mirror_lines(targets: str) -> list[str]:
-    """Lines of sources.list for the machine's release, from lines `ORIGIN RELEASE ADDRESS`."""
-    fields = [line.split() for line in targets.splitlines()]
-    debian = [(field[1], field[2]) for field in fields if len(field) == 3 and field[0] == "Debian"]
-    archive = [uri for release, uri in debian if "-" not in release]
-    security = [uri for release, uri in debian if release.endswith("-security")]
-    if not archive:
-        return []
-    lines = [f"deb {archive[0]} {suite} {COMPONENTS}" for suite in (SUITE, f"{SUITE}-updates")]
-    if security:
-        lines.append(f"deb {security[0]} {SUITE}-security {COMPONENTS}")
-    return lines
-
-
-def _require(*programs: str) -> None:
-    missing = [program for program in programs if not shutil.which(program, path=_PATH)]
-    if missing:
-        raise ImageError(
-            f"not installed: {', '.join(missing)}. `make install-machine` installs what "
-            "the test machine needs on Debian and Ubuntu (tests/machine/machine.mk lists it)."
-        )
-
-
-def cached(cache: Path, stage: str, key: str, build: Build) -> Path:
-    """The cache's directory of this stage and key, built beside it and renamed into place."""
-    entry = cache / f"{stage}-{key}"
-    with (cache / f"{stage}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # who comes while it is built waits for it
-        if entry.is_dir():
-            os.utime(entry)
-            return entry
-        for left in cache.glob(f".{stage}-*"):  # by a build that was killed: the lock is ours
-            shutil.rmtree(left)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f".{stage}-") as scratch:
-            target = Path(scratch) / "entry"
-            target.mkdir()
-            build(target)
-            target.rename(entry)
-        _prune(cache, stage)
-    return entry
-
-
-def _prune(cache: Path, stage: str) -> None:
-    entries = sorted(cache.glob(f"{stage}-*"), key=lambda entry: entry.stat().st_mtime)
-    for entry in entries[:-KEPT]:
-        shutil.rmtree(entry)
-
-
 def _build_base(target: Path) -> None:
     """A Debian with a kernel and its ZFS modules, without the compiler that made them."""
-    names = packages((HERE / "packages.txt").read_text())
     tar = target / "root.tar"
-    with tar.open("wb") as output:  # on stdout: in a user namespace root may not write here
-        hook = (HERE / "strip-base").read_text()
-        command = [
-            *("mmdebstrap", "--variant=minbase", "--format=tar"),
-            *(f"--components={COMPONENTS.replace(' ', ',')}", f"--include={','.join(names)}"),
-            '--aptopt=APT::Install-Recommends "false"',
-            f"--customize-hook={hook}",
-            *(SUITE, "-", *mirror()),
-        ]
-        _run(command, "building the base of the test machine failed", stdout=output)
+    names = packages((HERE / "packages.txt").read_text())
+    bootstrap(names, tar, hook=(HERE / "strip-base").read_text())
     for name in ("vmlinuz", "initrd.img"):
         with (target / name).open("wb") as output:
             command = ["tar", "-xOf", str(tar), f"./boot/machine/{name}"]
-            _run(command, f"the base has no /boot/machine/{name}", stdout=output)
+            run(command, f"the base has no /boot/machine/{name}", stdout=output)
 
 
 def _build_disk(base: Path, tools: list[str], target: Path) -> None:
@@ -183,15 +83,10 @@ def _build_disk(base: Path, tools: list[str], target: Path) -> None:
     keys = {key: _ssh_key(target / key) for key in ("ssh_key", "host_key")}
     (target / "known_hosts").write_text(f"machine {keys['host_key']}")
     modules = target / "modules"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(modules)]
-    pip += [
-        "--root-user-action=ignore",
-        "--python-version",
-        GUEST_PYTHON,
-        "--only-binary=:all:",
-        *tools,
-    ]
-    _run(pip, "installing the test tools for the guest failed")
+    options = ["--quiet", "--root-user-action=ignore", "--only-binary=:all:"]
+    options += ["--python-version", GUEST_PYTHON, "--target", str(modules)]
+    pip = [sys.executable, "-m", "pip", "install", *options, *tools]
+    run(pip, "installing the test tools for the guest failed")
     overlay = target / "overlay.tar"
     with tarfile.open(overlay, "w") as tar:
         tar.add(HERE / "overlay", ".", filter=_owned_by_root)
@@ -199,23 +94,23 @@ def _build_disk(base: Path, tools: list[str], target: Path) -> None:
         tar.add(modules, into, filter=_owned_by_root)
         _add(tar, "./root/.ssh/authorized_keys", keys["ssh_key"].encode())
         _add(tar, "./etc/ssh/ssh_host_ed25519_key", (target / "host_key").read_bytes())
-    command = [*_as_root(), "sh", "-c", (HERE / "make-disk").read_text(), "make-disk", DISK_SIZE]
     with (target / "root.img").open("wb") as output:
-        trees = subprocess.Popen(["cat", base / "root.tar", overlay], stdout=subprocess.PIPE)
-        with trees:
-            _run(
-                command,
-                "making the disk of the test machine failed",
-                stdin=trees.stdout,
-                stdout=output,
-            )
+        make_disk("machine", DISK_SIZE, [base / "root.tar", overlay], output)
     overlay.unlink()
     shutil.rmtree(modules)
 
 
+def make_disk(hostname: str, size: str, tars: list[Path], output: IO[bytes]) -> None:
+    """Writes a file system image of tars of root file systems, each laid over those before it."""
+    script = (HERE / "make-disk").read_text()
+    command = [*as_root(), "sh", "-c", script, "make-disk", hostname, size]
+    with subprocess.Popen(["cat", *tars], stdout=subprocess.PIPE) as trees:
+        run(command, "making a disk image failed", stdin=trees.stdout, stdout=output)
+
+
 def _ssh_key(path: Path) -> str:
     """Makes a key pair; the public half as its line."""
-    _run(
+    run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", str(path)],
         "ssh-keygen failed",
     )
@@ -238,34 +133,5 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def _as_root() -> list[str]:
-    """Who is not root gets the owners of the tree right in a user namespace."""
-    return [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
-
-
-def _run(
-    command: list[str],
-    failure: str,
-    stdin: IO[bytes] | None = None,
-    stdout: IO[bytes] | None = None,
-) -> None:
-    environment = {**os.environ, "PATH": _PATH}
-    done = subprocess.run(command, stdin=stdin, stdout=stdout, env=environment, check=False)
-    if done.returncode:
-        raise ImageError(f"{failure}: {command[0]} exited with {done.returncode}")
-
-
 def _files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file() or path.is_symlink())
-
-
-def digest(words: Iterable[str], files: Iterable[Path]) -> str:
-    """What names a cache entry: the words, and each file's place, mode and content."""
-    digest = hashlib.sha256()
-    for word in words:
-        digest.update(f"{word}\0".encode())
-    for file in files:
-        mode = "x" if os.access(file, os.X_OK) else "-"
-        digest.update(f"{file.relative_to(HERE)}\0{mode}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]

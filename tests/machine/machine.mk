@@ -3,7 +3,7 @@
 
 # What it needs of Debian or Ubuntu; uidmap is for those who are not root.
 MACHINE_PACKAGES := python3 python3-venv git mmdebstrap uidmap debian-archive-keyring \
-	qemu-system-x86 e2fsprogs openssh-client
+	qemu-system-x86 qemu-utils e2fsprogs openssh-client
 
 MACHINE := $(PYTHON) -m tests.machine
 

@@ -74,18 +74,15 @@ class Machine:
                 status=writing,
                 ssh_port=port,
             )
-            with (self.directory / "qemu.log").open("ab") as log:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=[writing],
-                    start_new_session=True,
-                )
+            command += ["-daemonize", "-pidfile", str(self._pid)]
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, pass_fds=[writing], check=False
+            )
         finally:
             os.close(writing)
-        self._pid.write_text(str(process.pid))
+        if done.returncode:
+            os.close(reading)
+            raise self.error(f"qemu does not start: it ended with {done.returncode}")
         try:
             self._await_ready(reading)
         except BaseException:
@@ -102,13 +99,13 @@ class Machine:
         while not said.endswith(b"\n"):
             readable, _, _ = select.select([status], [], [], max(0, deadline - time.monotonic()))
             if not readable:
-                raise self._error(f"the machine is not up after {BOOT_SECONDS} s")
+                raise self.error(f"the machine is not up after {BOOT_SECONDS} s")
             received = os.read(status, 4096)
             if not received:
-                raise self._error("qemu ended before the machine was up")
+                raise self.error("qemu ended before the machine was up")
             said += received
         if said != b"ready\n":
-            raise self._error(f"the machine came up without {said.decode().strip()}")
+            raise self.error(f"the machine came up without {said.decode().strip()}")
 
     def running(self) -> bool:
         """Whether the qemu of this machine lives (and not another process of its number)."""
@@ -148,8 +145,6 @@ class Machine:
                 select.select([qemu_process], [], [])
         finally:
             os.close(qemu_process)
-        with contextlib.suppress(ChildProcessError):  # only its starter reaps it
-            os.waitpid(pid, 0)
 
     # Commands
 
@@ -164,10 +159,28 @@ class Machine:
         try:
             done = subprocess.run(ssh, cwd=self.directory, timeout=timeout, check=False)
         except subprocess.TimeoutExpired as stuck:
-            raise self._error(f"not done after {timeout:.0f} s: {line}") from stuck
+            raise self.error(f"not done after {timeout:.0f} s: {line}") from stuck
         if done.returncode == SSH_FAILED:
             self._check_answers()
         return done.returncode
+
+    def start_command(self, line: str) -> subprocess.Popen[str]:
+        """Starts a line of shell whose output comes through a pipe; its input, too."""
+        return subprocess.Popen(
+            self._ssh(f"cd {GUEST_CHECKOUT}; {line}"),
+            cwd=self.directory,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def output(self, line: str) -> str:
+        """What a line of shell prints; MachineError unless it ends with 0."""
+        with self.start_command(line) as command:
+            printed, _ = command.communicate()
+        if command.returncode:
+            raise self.error(f"in the machine, status {command.returncode}: {line}\n{printed}")
+        return printed.strip()
 
     def push(self) -> None:
         """Makes the guest's copy of the checkout what the checkout is now."""
@@ -234,12 +247,13 @@ class Machine:
             ssh = self._ssh("true")
             if subprocess.run(ssh, cwd=self.directory, timeout=60, check=False).returncode == 0:
                 return
-        raise self._error("the machine does not answer any more")
+        raise self.error("the machine does not answer any more")
 
     # What it said
 
-    def _error(self, message: str) -> MachineError:
-        tails = [self._tail(name) for name in ("console.log", "journal.log", "qemu.log")]
+    def error(self, message: str) -> MachineError:
+        """The error to raise, with the last lines that the machine said."""
+        tails = [self._tail(name) for name in ("console.log", "journal.log")]
         return MachineError("\n".join([message, *filter(None, tails)]))
 
     def _tail(self, name: str, lines: int = 40) -> str:

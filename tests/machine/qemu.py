@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.machine.image import cache_directory
+from tests.machine.cache import cache_directory
 
 PROBE_SECONDS = 20  # a kernel under working KVM is through in 2
 _APPEND = "console=ttyS0 panic=-1 net.ifnames=0"

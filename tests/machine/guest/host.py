@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 POOL = "tank"
@@ -47,6 +47,15 @@ def write(device: str, data: bytes, offset: int = 0) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def feed(pipe: int, amount: int) -> None:
+    """Writes random bytes to a pipe, until its reader is gone."""
+    with suppress(BrokenPipeError):
+        for _ in range(0, amount, MIB):
+            data = os.urandom(MIB)
+            while data:
+                data = data[os.write(pipe, data) :]
 
 
 def read(device: str, length: int, offset: int = 0) -> bytes:

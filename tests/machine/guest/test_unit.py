@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 
 import host
 import pytest
@@ -40,15 +41,17 @@ async def test_volumes_and_their_bytes_outlive_a_restart(client: Client) -> None
 
 async def test_stopping_during_an_import_ends_it_cleanly(client: Client) -> None:
     reading, writing = os.pipe()
+    feeding = threading.Thread(target=host.feed, args=(writing, 8 * MIB), daemon=True)
+    feeding.start()
     try:
         job = await client.manager.import_image("endless", reading, size=64 * MIB, format="raw")
         async for progress in job:
             if progress.bytes_done:
                 break
-            os.write(writing, os.urandom(60_000))
         host.run("systemctl", "stop", UNIT)
     finally:
-        os.close(reading)
+        os.close(reading)  # the service has its own
+        feeding.join()
         os.close(writing)
     assert (unit("Result"), unit("ExecMainStatus")) == ("success", "0")
     assert host.datasets() == set()

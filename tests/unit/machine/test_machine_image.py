@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.machine import image
+from tests.machine import cache, debian, image
 
 
-def writes(text: str, times: list[str]) -> image.Build:
+def writes(text: str, times: list[str]) -> cache.Build:
     def build(target: Path) -> None:
         times.append(text)
         (target / "content").write_text(text)
@@ -21,7 +21,7 @@ def entries(cache: Path) -> list[str]:
 
 
 def test_a_list_of_packages_may_have_comments_and_many_names_in_a_line() -> None:
-    assert image.packages("# all\nudev dbus # both\n\nkmod\n") == ["udev", "dbus", "kmod"]
+    assert debian.packages("# all\nudev dbus # both\n\nkmod\n") == ["udev", "dbus", "kmod"]
 
 
 def test_the_guests_test_tools_are_those_that_pyproject_requires() -> None:
@@ -38,7 +38,7 @@ def test_the_hosts_own_archive_serves_the_machines_release() -> None:
         "Other stable http://other.example/\n"
         "\n"
     )
-    assert image.mirror_lines(listed) == [
+    assert debian.mirror_lines(listed) == [
         "deb http://mirror.example/debian/ bookworm main contrib",
         "deb http://mirror.example/debian/ bookworm-updates main contrib",
         "deb http://mirror.example/security/ bookworm-security main contrib",
@@ -46,16 +46,16 @@ def test_the_hosts_own_archive_serves_the_machines_release() -> None:
 
 
 def test_a_host_that_is_no_debian_leaves_the_mirror_to_mmdebstrap() -> None:
-    assert image.mirror_lines("Ubuntu noble http://mirror.example/ubuntu/\n") == []
+    assert debian.mirror_lines("Ubuntu noble http://mirror.example/ubuntu/\n") == []
 
 
 @pytest.mark.parametrize("change", ["content", "mode", "name", "word"])
 def test_every_input_counts_for_the_key(change: str, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(image, "HERE", tmp_path)
+    monkeypatch.setattr(cache, "HERE", tmp_path)
     file = tmp_path / "unit"
     file.write_text("one")
-    before = image.digest(["word"], [file])
-    assert image.digest(["word"], [file]) == before
+    before = cache.digest(["word"], [file])
+    assert cache.digest(["word"], [file]) == before
     if change == "content":
         file.write_text("two")
     elif change == "mode":
@@ -63,13 +63,13 @@ def test_every_input_counts_for_the_key(change: str, monkeypatch, tmp_path: Path
     elif change == "name":
         file = file.rename(tmp_path / "other")
     words = ["another"] if change == "word" else ["word"]
-    assert image.digest(words, [file]) != before
+    assert cache.digest(words, [file]) != before
 
 
 def test_what_is_in_the_cache_is_not_built_again(tmp_path: Path) -> None:
     built: list[str] = []
-    first = image.cached(tmp_path, "base", "key", writes("one", built))
-    second = image.cached(tmp_path, "base", "key", writes("two", built))
+    first = cache.cached(tmp_path, "base", "key", writes("one", built))
+    second = cache.cached(tmp_path, "base", "key", writes("two", built))
     assert first == second and built == ["one"]
     assert (first / "content").read_text() == "one"
 
@@ -77,18 +77,18 @@ def test_what_is_in_the_cache_is_not_built_again(tmp_path: Path) -> None:
 def test_a_build_that_fails_leaves_nothing_and_the_next_begins_anew(tmp_path: Path) -> None:
     def fails(target: Path) -> None:
         (target / "half").write_text("")
-        raise image.ImageError("no")
+        raise debian.ImageError("no")
 
-    with pytest.raises(image.ImageError):
-        image.cached(tmp_path, "base", "key", fails)
+    with pytest.raises(debian.ImageError):
+        cache.cached(tmp_path, "base", "key", fails)
     assert entries(tmp_path) == []
-    entry = image.cached(tmp_path, "base", "key", writes("whole", []))
+    entry = cache.cached(tmp_path, "base", "key", writes("whole", []))
     assert [path.name for path in entry.iterdir()] == ["content"]
 
 
 def test_what_a_killed_build_left_is_swept_by_the_next(tmp_path: Path) -> None:
     (tmp_path / ".base-killed" / "entry").mkdir(parents=True)
-    image.cached(tmp_path, "base", "key", writes("whole", []))
+    cache.cached(tmp_path, "base", "key", writes("whole", []))
     assert entries(tmp_path) == ["base-key"]
 
 
@@ -101,9 +101,9 @@ def test_two_who_want_the_same_build_it_once(tmp_path: Path) -> None:
         assert leave.wait(10)
         writes("one", built)(target)
 
-    first = threading.Thread(target=image.cached, args=(tmp_path, "base", "key", slowly))
+    first = threading.Thread(target=cache.cached, args=(tmp_path, "base", "key", slowly))
     second = threading.Thread(
-        target=image.cached, args=(tmp_path, "base", "key", writes("two", built))
+        target=cache.cached, args=(tmp_path, "base", "key", writes("two", built))
     )
     first.start()
     assert inside.wait(10)
@@ -115,10 +115,10 @@ def test_two_who_want_the_same_build_it_once(tmp_path: Path) -> None:
 
 
 def test_old_entries_go_and_those_used_last_stay(tmp_path: Path) -> None:
-    for number in range(image.KEPT):
-        image.cached(tmp_path, "disk", str(number), writes("x", []))
-    image.cached(tmp_path, "disk", "0", writes("x", []))
-    image.cached(tmp_path, "disk", "new", writes("x", []))
-    image.cached(tmp_path, "base", "other", writes("x", []))
+    for number in range(cache.KEPT):
+        cache.cached(tmp_path, "disk", str(number), writes("x", []))
+    cache.cached(tmp_path, "disk", "0", writes("x", []))
+    cache.cached(tmp_path, "disk", "new", writes("x", []))
+    cache.cached(tmp_path, "base", "other", writes("x", []))
     assert "disk-0" in entries(tmp_path) and "disk-1" not in entries(tmp_path)
-    assert len(entries(tmp_path)) == image.KEPT + 1
+    assert len(entries(tmp_path)) == cache.KEPT + 1

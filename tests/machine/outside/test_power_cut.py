@@ -1,0 +1,46 @@
+"""The machine's power is cut in the middle of work; after the next boot all is whole or gone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.machine.machine import Machine
+
+UNFINISHED = "python3 tests/machine/outside/unfinished.py"
+BEFORE = """
+set -e
+mvirt-zfsctl volume create kept 16M
+head -c 4M /dev/urandom >/root/kept
+dd if=/root/kept of=$(mvirt-zfsctl --json volume show kept | python3 -c '
+import json, sys; print(json.load(sys.stdin)["Device"])') bs=1M conv=fsync,notrunc status=none
+mvirt-zfsctl snapshot create kept first
+sync
+"""
+
+
+@pytest.mark.parametrize("work", ["import-volume", "import-template", "copy-template"])
+def test_a_power_cut_leaves_nothing_half_made_and_loses_nothing(
+    machine: Machine, work: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.output(BEFORE)
+    with machine.start_command(f"{UNFINISHED} {work}") as client:
+        assert client.stdout is not None
+        job = client.stdout.readline().strip()
+        assert job, "the client ended before its job was under way"
+        machine.cut_power()
+    seconds = machine.boot()
+    machine.output("systemctl start mvirt-zfs-dbus.service")
+
+    assert machine.output("zpool list -H -o health tank") == "ONLINE"
+    [volume] = json.loads(machine.output("mvirt-zfsctl --json volume list"))
+    assert volume["Name"] == "kept" and len(volume["Snapshots"]) == 1
+    machine.output(f"cmp -n 4194304 /root/kept {volume['Device']}")
+    assert json.loads(machine.output("mvirt-zfsctl --json template list")) == []
+    ended = json.loads(machine.output(f"mvirt-zfsctl --json job show {job}"))
+    assert (ended["State"], ended["ErrorName"]) == ("failed", "org.mvirt.Zfs1.Error.Interrupted")
+    datasets = machine.output("zfs list -H -o name -r tank").splitlines()
+    assert [name for name in datasets if name.count("-") == 4] == [f"tank/{volume['Id']}"]
+    with capsys.disabled():
+        print(f"\npower cut during {work}: up again after {seconds:.0f} s, nothing lost, none left")
