@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--timeout", type=float, default=900, help="seconds; %(default)s")
             sub.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
         if function is _test:
-            sub.add_argument("--timeout", type=float, default=900, help="seconds; %(default)s")
+            sub.add_argument("--timeout", type=float, default=1800, help="seconds; %(default)s")
             sub.add_argument("pytest", nargs=argparse.REMAINDER, metavar="PYTEST-ARGUMENT")
 
     verb(_build, "build kernel and disk, or find them in the cache")
@@ -119,7 +119,7 @@ def _test(machine: Machine, arguments: argparse.Namespace) -> int:
         _start(machine, arguments)
         status = machine.exec([INSTALL], timeout=arguments.timeout)
         if status == 0:
-            command = ["tests/machine/guest/run", RESULTS, *arguments.pytest]
+            command = ["env", *_settings(), "tests/machine/guest/run", RESULTS, *arguments.pytest]
             status = machine.exec(command, timeout=arguments.timeout)
             machine.pull(RESULTS, results)
         if status == 0 and not arguments.pytest:
@@ -128,6 +128,12 @@ def _test(machine: Machine, arguments: argparse.Namespace) -> int:
     finally:
         machine.stop()
         print(f"results and logs: {machine.directory.relative_to(CHECKOUT)}", file=sys.stderr)
+
+
+def _settings() -> list[str]:
+    """What the host's environment sets for the tests, such as MVIRT_TEST_KILLS=10."""
+    names = sorted(name for name in os.environ if name.startswith("MVIRT_TEST_"))
+    return [f"{name}={os.environ[name]}" for name in names]
 
 
 def _test_from_outside(machine: Machine, results: Path, timeout: float) -> int:
