@@ -138,6 +138,7 @@ class ZfsBackend(StoreBackend):
         return ZfsStore(f"{self.root}/missing", runtime_directory=self._runtime_directory)
 
     async def remove_behind(self, dataset_id: str) -> None:
+        subprocess.run(["udevadm", "settle"], check=True)  # it looks into what was just made
         self._zfs("destroy", f"{self.root}/{dataset_id}")
 
     async def add_stranger(self, dataset_id: str) -> None:
