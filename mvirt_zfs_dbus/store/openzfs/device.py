@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ from ...errors import DeviceBusy, DeviceTimeout
 from ...model import User
 from ..files import users
 from ..files.inotify import DirectoryWatch
+
+_log = logging.getLogger(__name__)
 
 WAIT = 30.0
 """Seconds that udev is given for a link."""
@@ -49,16 +52,42 @@ def device_path(dataset: str) -> str:
 async def wait_for_device(dataset: str) -> str:
     """The path of the dataset's device, once it is there and is this dataset's. DeviceTimeout."""
     path = device_path(dataset)
-    with _udev_events() as events:
-        try:
-            async with asyncio.timeout(WAIT):
-                while not await asyncio.to_thread(is_device_of, path, dataset):
-                    await _next(events)
-        except TimeoutError:
-            raise DeviceTimeout(
-                f"{path} did not appear within {WAIT:g} s; is udev running?"
-            ) from None
+    if await wait_for_devices([dataset]):
+        raise DeviceTimeout(f"{path} did not appear within {WAIT:g} s; is udev running?")
     return path
+
+
+async def _yes(_dataset: str) -> bool:
+    return True
+
+
+async def wait_for_devices(
+    datasets: Iterable[str], still_there: Callable[[str], Awaitable[bool]] = _yes
+) -> set[str]:
+    """Wait for the devices of all of them; the answer is what has none after ``WAIT`` seconds.
+
+    A dataset that is not ``still_there`` any more is not waited for.
+    """
+    missing = set(datasets)
+    with _udev_events() as events, suppress(TimeoutError):
+        async with asyncio.timeout(WAIT):
+            while missing := await asyncio.to_thread(_without_device, missing):
+                missing = {dataset for dataset in missing if await still_there(dataset)}
+                if missing:
+                    await _next(events)
+    return missing
+
+
+def _without_device(datasets: set[str]) -> set[str]:
+    return {dataset for dataset in datasets if not _has_device(dataset)}
+
+
+def _has_device(dataset: str) -> bool:
+    try:
+        return is_device_of(device_path(dataset), dataset)
+    except OSError as error:  # a failing disk must not hide the others
+        _log.warning("%s cannot be opened: %s", device_path(dataset), error.strerror)
+        return False
 
 
 async def wait_until_gone(dataset: str, timeout: float) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ...errors import NotFound, PoolUnavailable
 from ...model import Kind, Pool, Snapshot, Usage
 from ..base import Inventory
-from . import programs, rows, zpool
+from . import device, programs, rows, zpool
 from .events import ANYTHING
 from .kernel import Kernel, ProgramFailed
 from .properties import DELETED
@@ -34,6 +34,8 @@ class Reading:
         self._scanning = asyncio.Lock()
         self._homes: dict[str, str] = {}
         """The dataset of each snapshot, as it was last seen."""
+        self._usable: set[str] = set()
+        """The volumes whose device has been seen, or waited for in vain."""
         self._space = (0, 0, 0)
         self._space_read_at = -_SPACE_AGE
 
@@ -55,9 +57,11 @@ class Reading:
         health = zpool.health(self._kernel.pool)
         if health in zpool.LOST:
             self.touch(ANYTHING)
+            self._usable.clear()
             return Inventory(Pool(self._kernel.root, health)), set()
         async with self._scanning:
             root = await self._renew_rows()
+            await self._wait_for_devices()
         usage = rows.pool_usage(root, *await self._recent_space())
         found = sorted(self._rows.values(), key=lambda row: row.dataset)
         self._homes = {s.name: row.dataset for row in found for s in row.snapshots}
@@ -82,6 +86,19 @@ class Reading:
         self._rows.update((row.dataset, row) for row in rows.read_datasets(answer))
         root: Mapping[bytes, Any] = answer[b"root"]
         return root
+
+    async def _wait_for_devices(self) -> None:
+        """Nobody is told of a volume whose device is not there yet, as after ``zpool import``."""
+        volumes = {
+            row.dataset
+            for row in self._rows.values()
+            if row.exists and row.metadata.kind == Kind.VOLUME
+        }
+        new = volumes - self._usable
+        if new:
+            for name in sorted(await device.wait_for_devices(new, self._kernel.exists)):
+                _log.warning("%s has not appeared: is udev running?", device.device_path(name))
+        self._usable = volumes
 
     async def deleted(self) -> set[str]:
         """The datasets that are deleted, which is read sooner than everything."""

@@ -58,3 +58,18 @@ async def test_nothing_stays_open_after_waiting(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(DeviceTimeout):
             await device.wait_for_device("no-pool/1")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+async def test_the_device_of_a_dataset_that_is_gone_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "_LOOK_AGAIN", 0.01)
+    asked: list[str] = []
+
+    async def still_there(dataset: str) -> bool:
+        asked.append(dataset)
+        return len(asked) < 3
+
+    async with asyncio.timeout(20):  # less than it would wait for the device
+        assert not await device.wait_for_devices(["no-pool/1"], still_there)
+    assert asked == ["no-pool/1"] * 3

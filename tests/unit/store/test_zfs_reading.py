@@ -5,14 +5,14 @@ The kernel is a double: a channel program's answers by dataset, and what it was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from mvirt_zfs_dbus.errors import PoolUnavailable
-from mvirt_zfs_dbus.store.openzfs import programs, zpool
+from mvirt_zfs_dbus.store.openzfs import device, programs, zpool
 from mvirt_zfs_dbus.store.openzfs.events import ANYTHING
 from mvirt_zfs_dbus.store.openzfs.kernel import Kernel, ProgramFailed
 from mvirt_zfs_dbus.store.openzfs.reading import Reading
@@ -27,6 +27,16 @@ class KernelDouble:
         self.damaged: set[str] = set()
         self.state: Mapping[bytes, Any] = {}
         self.asked: list[list[str] | None] = []
+        self.waited_for: list[set[str]] = []
+
+    async def exists(self, dataset: str) -> bool:
+        return dataset in self.rows
+
+    async def wait_for_devices(
+        self, datasets: set[str], still_there: Callable[[str], Awaitable[bool]]
+    ) -> set[str]:
+        self.waited_for.append(datasets)
+        return {dataset for dataset in datasets if not await still_there(dataset)}
 
     async def read(self, program: str, **arguments: Any) -> Mapping[bytes, Any]:
         assert program == programs.SCAN
@@ -54,7 +64,9 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelDouble:
         return 3, 2, 1
 
     monkeypatch.setattr(zpool, "space", space)
-    return KernelDouble()
+    double = KernelDouble()
+    monkeypatch.setattr(device, "wait_for_devices", double.wait_for_devices)
+    return double
 
 
 @pytest.fixture
@@ -147,3 +159,22 @@ async def test_a_failure_that_names_no_dataset_is_told(
     monkeypatch.setattr(kernel, "read", read)
     with pytest.raises(ProgramFailed, match="out of memory"):
         await names(reading)
+
+
+async def test_a_volume_that_is_new_is_told_of_when_its_device_is_there(
+    kernel: KernelDouble, reading: Reading, tmp_path: Path
+) -> None:
+    one, two = f"tank/vm/{ONE}", f"tank/vm/{TWO}"
+    await names(reading)
+    await names(reading, again=False)
+    assert kernel.waited_for == [{one, two}]
+    kernel.rows[two] = kernel.rows[one] = volume() | {b"kind": b"template"}
+    await names(reading, again=False)
+    kernel.rows[two] = volume()
+    await names(reading, again=False)
+    assert kernel.waited_for[1:] == [{two}]
+    (tmp_path / "tank" / "state").write_text("SUSPENDED\n")
+    await names(reading)
+    (tmp_path / "tank" / "state").write_text("ONLINE\n")
+    await names(reading)
+    assert kernel.waited_for[2:] == [{two}]
