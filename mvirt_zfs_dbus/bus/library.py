@@ -43,10 +43,17 @@ def bus_address(bus: str) -> str:
 class Bus(MessageBus):
     """The library's connection, reading through a PacedSocket once it is authenticated."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, passes_fds: bool = True) -> None:
         self.raw_socket: Any = None
         try:
-            super().__init__(bus_address=address, negotiate_unix_fd=True)
+            super().__init__(bus_address=address, negotiate_unix_fd=passes_fds)
+        except BaseException:
+            self.close_socket()
+            raise
+
+    async def open(self) -> None:
+        try:
+            await self.connect()
         except BaseException:
             self.close_socket()
             raise

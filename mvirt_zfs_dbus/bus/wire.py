@@ -268,10 +268,6 @@ class Connection:
             if subscription.rule.matches(message):
                 subscription.handler(message)
 
-    def _name_lost(self, name: str) -> None:
-        if name in self._names:
-            self._lose(f"the bus name {name} went to another process")
-
     def _receive_reply(self, message: Message) -> None:
         reply = self._pending.get(message.reply_serial or 0)
         close_fds(message.unix_fds)
@@ -279,25 +275,20 @@ class Connection:
             reply.set_result(message)
 
 
-async def connect(bus: str) -> Connection:
+async def connect(
+    bus: str, *, passes_fds: bool = True, timeout: float | None = _DEFAULT_TIMEOUT
+) -> Connection:
     """Connect to the ``system`` bus, the ``session`` bus, or a bus at an address.
 
+    ``passes_fds``: whether file descriptors can be sent; what ends in a network has none.
     BusError says why there is no connection.
     """
     address = bus_address(bus)
     try:
-        async with asyncio.timeout(_DEFAULT_TIMEOUT):
-            return await _connect(address)
+        async with asyncio.timeout(timeout):
+            opened = Bus(address, passes_fds=passes_fds)
+            await opened.open()
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise BusError(f"cannot connect to the bus at {address}: {reason}") from error
-
-
-async def _connect(address: str) -> Connection:
-    bus = Bus(address)
-    try:
-        await bus.connect()
-    except BaseException:
-        bus.close_socket()
-        raise
-    return Connection(bus)
+    return Connection(opened)
