@@ -12,14 +12,19 @@ What the service refuses arrives as the exceptions of :mod:`mvirt_zfs_dbus.error
 is not there, or goes away, as ServiceUnreachable.
 """
 
-from .client import Client, Inventory
+from .client import Client
+from .inventory import Inventory
 from .job import Job, Progress
 from .manager import Manager
 from .objects import Pool, Snapshot, Template, Volume
-from .remote import RemoteObject, ServiceUnreachable
+from .remote import RemoteObject
+from .signals import ServiceUnreachable
+from .watch import Event, Happened, Watch
 
 __all__ = [
     "Client",
+    "Event",
+    "Happened",
     "Inventory",
     "Job",
     "Manager",
@@ -30,4 +35,5 @@ __all__ = [
     "Snapshot",
     "Template",
     "Volume",
+    "Watch",
 ]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
-from ..names import NO_OBJECT, ROOT
+from ..names import ROOT
+from .inventory import Inventory
 from .job import Job
 from .manager import Manager
 from .objects import Pool, Snapshot, Template, Volume
 from .remote import Remote, RemoteObject
+from .watch import Watch
 
 _KINDS: tuple[type[RemoteObject], ...] = (Pool, Volume, Snapshot, Template, Job)
-
-Kind = TypeVar("Kind", bound=RemoteObject)
 
 
 class Client:
@@ -27,14 +26,15 @@ class Client:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, bus: str = "system", *, interactive: bool = True
+        cls, bus: str = "system", *, host: str | None = None, interactive: bool = True
     ) -> AsyncIterator[Client]:
         """The client on ``system``, ``session`` or a bus address, until the block is left.
 
+        ``host``: ``[USER@]MACHINE[:PORT]``, whose system bus is reached over SSH instead.
         ``interactive``: polkit may ask the person at the screen for a password.
         ServiceUnreachable when there is no such bus.
         """
-        async with Remote.connect(bus, interactive=interactive) as remote:
+        async with Remote.connect(bus, host=host, interactive=interactive) as remote:
             yield cls(remote)
 
     async def inventory(self) -> Inventory:
@@ -48,11 +48,25 @@ class Client:
         self, managed: Mapping[str, Mapping[str, dict[str, object]]]
     ) -> list[RemoteObject]:
         return [
-            kind(self.remote, path, interfaces[kind.interface])
+            found
             for path, interfaces in managed.items()
-            for kind in _KINDS
-            if kind.interface in interfaces
+            if (found := self._object(path, interfaces))
         ]
+
+    def _object(
+        self, path: str, interfaces: Mapping[str, dict[str, object]]
+    ) -> RemoteObject | None:
+        for kind in _KINDS:
+            if kind.interface in interfaces:
+                return kind(self.remote, path, interfaces[kind.interface])
+        return None
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[Watch]:
+        """What comes, changes and goes, with no gap to the inventory it begins with."""
+        await self.manager.refresh()  # lets the bus start the service
+        async with self.remote.signals(*Watch.MEMBERS, path_namespace=ROOT) as signals:
+            yield Watch(await self.inventory(), signals, self._object)
 
     async def volumes(self) -> list[Volume]:
         return (await self.inventory()).volumes
@@ -65,28 +79,3 @@ class Client:
 
     async def jobs(self) -> list[Job]:
         return (await self.inventory()).jobs
-
-
-class Inventory:
-    """What existed when it was read: by name, snapshots and jobs in the order they came."""
-
-    def __init__(self, objects: Iterable[RemoteObject]) -> None:
-        self.by_path = {each.path: each for each in objects}
-        self.pools = sorted(self._of(Pool), key=lambda pool: pool.name)
-        self.volumes = sorted(self._of(Volume), key=lambda volume: volume.name)
-        self.templates = sorted(self._of(Template), key=lambda template: template.name)
-        self.snapshots = sorted(
-            self._of(Snapshot), key=lambda snapshot: (snapshot.created_at, snapshot.name)
-        )
-        # A pending job has not started yet, so it comes after all that have.
-        self.jobs = sorted(self._of(Job), key=lambda job: (not job.started_at, job.started_at))
-
-    def _of(self, kind: type[Kind]) -> list[Kind]:
-        return [each for each in self.by_path.values() if isinstance(each, kind)]
-
-    def name_of(self, path: str) -> str:
-        """The name of the object at ``path``; empty for none, the path where it is unknown."""
-        if path == NO_OBJECT:
-            return ""
-        found = self.by_path.get(path)
-        return path if found is None else str(found["Name"])

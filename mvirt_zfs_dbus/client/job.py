@@ -78,12 +78,13 @@ class Job(RemoteObject):
 
     async def __aiter__(self) -> AsyncIterator[Progress]:
         """ServiceUnreachable when the service ends before the job does."""
-        async with self.remote.changes(self) as changes:
+        async with self.remote.signals("PropertiesChanged", path=self.path) as signals:
             # Subscribed first and read then: whatever happens in between is in one of the two.
             await self.refresh()
             yield self.progress
             while not self.state.finished:
-                await changes.next()
+                for message in await signals.next():
+                    self.take(message)
                 yield self.progress
 
     async def wait(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar, overload
@@ -10,6 +9,8 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar, overload
 from .. import errors
 from ..bus import wire
 from ..names import BUS_NAME, ErrorName, Interface
+from .signals import ServiceUnreachable, Signals
+from .ssh import connection_to
 
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 _BUS_ERROR: Final = "org.freedesktop.DBus.Error."
@@ -41,10 +42,6 @@ _OPTION_SIGNATURES: Final[Mapping[str, str]] = {
 }
 
 
-class ServiceUnreachable(errors.Error):
-    """The service, or the bus it is on, is not there or does not answer."""
-
-
 def options(**values: object) -> dict[str, wire.Variant]:
     """The trailing ``a{sv}`` of a method: ``block_size=512`` is its option ``block-size``.
 
@@ -57,7 +54,10 @@ def options(**values: object) -> dict[str, wire.Variant]:
 class Remote:
     """The service at the other end of a bus connection."""
 
-    def __init__(self, connection: wire.Connection, *, interactive: bool) -> None:
+    def __init__(
+        self, connection: wire.Connection, *, host: str | None = None, interactive: bool
+    ) -> None:
+        self.host = host
         self._connection = connection
         self._flags = (
             wire.MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
@@ -67,15 +67,11 @@ class Remote:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, bus: str, *, interactive: bool) -> AsyncIterator[Remote]:
-        try:
-            connection = await wire.connect(bus)
-        except wire.BusError as error:
-            raise ServiceUnreachable(str(error)) from error
-        try:
-            yield cls(connection, interactive=interactive)
-        finally:
-            await connection.close()
+    async def connect(
+        cls, bus: str, *, host: str | None, interactive: bool
+    ) -> AsyncIterator[Remote]:
+        async with connection_to(host) if host else _local(bus) as connection:
+            yield cls(connection, host=host, interactive=interactive)
 
     async def call(
         self,
@@ -90,6 +86,8 @@ class Remote:
 
         Errors of :mod:`mvirt_zfs_dbus.errors`, and ServiceUnreachable.
         """
+        if fds and self.host:
+            raise errors.InvalidArgs(f"an open file cannot be passed to {self.host}")
         try:
             body = await self._connection.call(
                 BUS_NAME,
@@ -111,61 +109,43 @@ class Remote:
         return wire.unpacked(body[0]) if body else None
 
     @asynccontextmanager
-    async def changes(self, watched: RemoteObject) -> AsyncIterator[Changes]:
-        """Keep an object's properties as the service tells their changes."""
+    async def signals(
+        self, *members: str, path: str = "", path_namespace: str = ""
+    ) -> AsyncIterator[Signals]:
+        """The service's signals of these names, from now on."""
         owner = await self._connection.name_owner(BUS_NAME)
         if not owner:
             raise ServiceUnreachable(f"nobody owns {BUS_NAME} on this bus")
-        changes = Changes(watched, self._connection)
+        signals = Signals(self._connection)
         rules = {
-            wire.MatchRule(owner, watched.path, member="PropertiesChanged"): changes.take,
-            wire.MatchRule(wire.BUS, member="NameOwnerChanged", arg0=BUS_NAME): changes.end,
+            wire.MatchRule(wire.BUS, member="NameOwnerChanged", arg0=BUS_NAME): signals.end,
+            **{
+                wire.MatchRule(
+                    owner, path=path, path_namespace=path_namespace, member=member
+                ): signals.take
+                for member in members
+            },
         }
         subscriptions = []
         try:
             for rule, handler in rules.items():
                 subscriptions.append(await self._connection.subscribe(rule, handler))
-            yield changes
+            yield signals
         finally:
             for subscription in subscriptions:
                 subscription.close()
 
 
-class Changes:
-    """The changes of one object, as they arrive; those that come together count once."""
-
-    def __init__(self, watched: RemoteObject, connection: wire.Connection) -> None:
-        self._watched = watched
-        self._connection = connection
-        self._arrived = asyncio.Event()
-        self._ended = False
-
-    def take(self, message: wire.Message) -> None:
-        interface, changed, _ = message.body
-        if interface == self._watched.interface:
-            self._watched.properties.update(wire.unpacked(changed))
-            self._arrived.set()
-
-    def end(self, _: wire.Message) -> None:
-        self._ended = True
-        self._arrived.set()
-
-    async def next(self) -> None:
-        """Wait for a change. ServiceUnreachable when there will be none."""
-        waits = [
-            asyncio.ensure_future(self._arrived.wait()),
-            asyncio.ensure_future(self._connection.lost.wait()),
-        ]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        self._arrived.clear()
-        if self._connection.lost.is_set():
-            raise ServiceUnreachable(self._connection.why_lost)
-        if self._ended:
-            raise ServiceUnreachable("the service has left the bus")
+@asynccontextmanager
+async def _local(bus: str) -> AsyncIterator[wire.Connection]:
+    try:
+        connection = await wire.connect(bus)
+    except wire.BusError as error:
+        raise ServiceUnreachable(str(error)) from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 class RemoteObject:
@@ -186,6 +166,15 @@ class RemoteObject:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}>"
+
+    def take(self, message: wire.Message) -> dict[str, Any]:
+        """Keep what a PropertiesChanged of this object says, and return it."""
+        interface, changed, _ = message.body
+        if message.path != self.path or interface != self.interface:
+            return {}
+        values: dict[str, Any] = wire.unpacked(changed)
+        self.properties.update(values)
+        return values
 
     async def refresh(self) -> Self:
         """Read all properties."""
