@@ -14,7 +14,11 @@ TEST_PACKAGES := $(DEMO_PACKAGES) python3-gi python3-dbus gir1.2-glib-2.0 \
 	libglib2.0-bin libglib2.0-dev-bin nginx-light xfsprogs btrfs-progs \
 	git xz-utils bzip2 procps mount fdisk
 
-.PHONY: all demo test lint tests bus-tests-again coverage format contrib clean help
+# What the packages are built with: Build-Depends of debian/control, and who checks them.
+DEB_PACKAGES := dpkg-dev build-essential debhelper dh-python pybuild-plugin-pyproject python3-all \
+	python3-setuptools python3-aiohttp python3-dbus-fast lintian git
+
+.PHONY: all deb demo test lint tests bus-tests-again coverage format contrib clean help
 .PHONY: install-demo install-test
 
 all: install-test ## install the service, its client and the tools of the tests into .venv
@@ -50,6 +54,10 @@ coverage:
 	@echo "== coverage of both runs; under 90 % is a failure"
 	@$(COVERAGE) $(PYTHON) -m coverage combine --quiet
 	@$(COVERAGE) $(PYTHON) -m coverage report --skip-covered --fail-under=90
+
+deb: ## build the Debian packages into build/deb/, and let lintian look at them
+	@tools/install-packages $(DEB_PACKAGES)
+	@tools/build-deb --build=full
 
 lint: install-test ## ruff and mypy --strict
 	@echo "== ruff check, ruff format --check, mypy --strict"
