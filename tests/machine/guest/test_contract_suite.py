@@ -28,7 +28,7 @@ def test_every_contract_test_of_the_directory_store_ran_on_zfs(
         text=True,
         check=True,
     )
-    there = sorted(re.findall(r"::(\S+)$", collected.stdout, re.MULTILINE))
+    there = sorted(re.findall(r"::(.+)$", collected.stdout, re.MULTILINE))
     with capsys.disabled():
         print(f"\ncontract tests: {len(there)} for the directory store, {len(passed)} ran on ZFS")
     assert passed == [name.replace("directory", "zfs") for name in there]
