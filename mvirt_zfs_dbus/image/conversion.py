@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from ..errors import Error, InvalidSize, NoSpace, from_name
+from ..hosts import HostRules
 from ..model import Phase
 from . import protocol
 from .base import FdSource, ImageInfo, Outcome, Progress, Source, UrlSource
@@ -23,6 +24,8 @@ _PIPE_SIZE: Final = 1 << 20
 _VERDICT_TIMEOUT: Final = 2.0
 """Seconds for a downloader to notice that the converter has gone."""
 _LONGEST_MESSAGE: Final = 2000
+_MOST_PROGRAMS: Final = 2
+"""An image is inspected once, and converted once."""
 
 Answer = TypeVar("Answer", bound=protocol.Message)
 
@@ -41,18 +44,23 @@ class Conversion:
         converter: Child,
         downloader: Child | None,
         *,
+        start_program: Callable[[], Awaitable[Child]],
         image_format: str,
         checksum_algorithm: str | None,
         stall_timeout: float,
+        hosts: HostRules,
         open_spool: Callable[[], Awaitable[int]],
         progress: Callable[[Progress], None],
     ) -> None:
         self._source = source
         self._converter = converter
         self._downloader = downloader
+        self._start_program = start_program
+        self._programs: list[Child] = []
         self._image_format = image_format
         self._checksum_algorithm = checksum_algorithm
         self._stall_timeout = stall_timeout
+        self._hosts = hosts
         self._open_spool = open_spool
         self._progress = progress
 
@@ -96,7 +104,13 @@ class Conversion:
         try:
             try:
                 _prepare_pipe(writing)
-                request = protocol.Fetch(source.url, int(self._stall_timeout * 1000))
+                request = protocol.Fetch(
+                    source.url,
+                    int(self._stall_timeout * 1000),
+                    allow=self._hosts.allow,
+                    deny=self._hosts.deny,
+                    checked_later=self._checksum_algorithm is not None,
+                )
                 await _tell(self._downloader, request, [writing])
             finally:
                 os.close(writing)
@@ -145,8 +159,25 @@ class Conversion:
                     await _tell(self._converter, protocol.Spool(), [fd])
                 finally:
                     os.close(fd)
+            case protocol.NeedProgram() if len(self._programs) < _MOST_PROGRAMS:
+                await self._pass_program()
+            case protocol.AwaitProgram() if self._programs:
+                status = await self._programs[-1].exit_status()
+                await _tell(self._converter, protocol.Exited(status), [])
             case _:
                 raise _failure(message)
+
+    async def _pass_program(self) -> None:
+        """Start a process that becomes qemu-img, and let the converter tell it what to do.
+
+        It is the daemon's child still: it ends with the conversion.
+        """
+        program = await self._start_program()
+        self._programs.append(program)
+        try:
+            await _tell(self._converter, protocol.Program(), [program.control.fileno()])
+        finally:
+            program.control.close()
 
     async def _download_error(self) -> Error | None:
         """Why the download failed, if it did and that is why the converter did."""

@@ -1,238 +1,300 @@
-"""The downloader process: http and https in, a pipe out. The one module that imports aiohttp.
+"""A body over http or https into a pipe, whole or not at all. The one module that imports aiohttp.
 
-It has the network and nothing else to lose; what it downloads it does not look at.
+docs/design.md has a table of what a server may do wrong, and what comes of each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import ssl
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
 from .. import __version__
-from ..errors import DownloadFailed, Error, Truncated
-from . import channel, pipe, protocol, resume, urls
+from ..errors import AccessDenied, DownloadFailed, Truncated
+from ..hosts import ANY_HOST, HostRules, literal
+from . import answers, pipe, proxies, resume, retries, urls
+from .retries import Interrupted
 
 _READ_BUFFER: Final = 1 << 20
 """With aiohttp's own 64 KiB a download takes five times as long."""
+_CONNECT_TIMEOUT: Final = 15.0
+"""Seconds for one address of a host; the next one may answer."""
 _MAX_REDIRECTS: Final = 10
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_RETRIES: Final = 5
-"""In a row, without a byte between them."""
-RETRY_DELAY: Final = 1.0
-"""Seconds before the first one; each further one waits twice as long."""
-_PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
-"""Answers that may be another one a moment later."""
 _HEADERS: Final = {
     "Accept-Encoding": "identity",
     "User-Agent": f"mvirt-zfs-dbus/{__version__}",
 }
 
-
-def serve(control: channel.Connection, ready: Callable[[], None] = lambda: None) -> None:
-    """Download one URL into one pipe. ``ready`` is called when every thread exists.
-
-    Errors are told to the daemon before the pipe is closed, so whoever sees the pipe's end early
-    finds the reason already there.
-    """
-    request, (pipe_fd,) = control.expect(protocol.Fetch)
-    loop = asyncio.new_event_loop()  # asyncio.run() would end with starting a thread
-    with ThreadPoolExecutor(1) as resolver, contextlib.closing(loop):
-        resolver.submit(int).result()
-        loop.set_default_executor(resolver)
-        ready()
-        try:
-            loop.run_until_complete(_serve(control, request, pipe_fd))
-        except BrokenPipeError:
-            control.send(protocol.Unwanted())
-        except Error as error:
-            control.send(protocol.Failure(error.name, error.message))
-        finally:
-            os.close(pipe_fd)
-
-
-async def _serve(
-    control: channel.Connection,
-    request: protocol.Fetch,
-    pipe_fd: int,
-) -> None:
-    loop = asyncio.get_running_loop()
-    work = asyncio.create_task(
-        download(
-            request.url,
-            pipe_fd,
-            lambda length: control.send(protocol.Response(length)),
-            stall_timeout=request.stall_timeout / 1000,
-        )
-    )
-    # The writing end of a pipe becomes readable (POLLERR) when its reader goes: poll(2).
-    loop.add_reader(pipe_fd, work.cancel)
-    try:
-        control.send(protocol.Fetched(await work))
-    except asyncio.CancelledError as error:
-        raise BrokenPipeError from error
-    finally:
-        loop.remove_reader(pipe_fd)
+Started = Callable[[int | None], None]
+"""Is told the body's length in bytes, where the server tells it."""
 
 
 async def download(
     url: str,
     pipe_fd: int,
-    started: Callable[[int | None], None],
+    started: Started,
     *,
+    hosts: HostRules = ANY_HOST,
     stall_timeout: float,
-    retry_delay: float = RETRY_DELAY,
+    checked_later: bool = False,
+    retry_delay: float = retries.FIRST_DELAY,
 ) -> int:
     """Write the body of ``url`` into a non-blocking pipe, and return its bytes.
 
-    ``started`` is told the body's length when the answer begins. A connection that breaks
-    afterwards is made again, and the body resumed, where the server can. DownloadFailed: the
-    server could not be reached, said no, or stopped sending. Truncated: the body ended early.
-    BrokenPipeError: the pipe's reader is gone.
+    ``started`` is called when the answer begins. A connection that breaks is made again, and the
+    body resumed, where the server can. ``stall_timeout``: seconds for a whole answer's headers,
+    and between two pieces of a body. ``checked_later``: the body has a checksum that tells whether
+    it is whole, so a server need not.
+
+    DownloadFailed: the server could not be reached, said no, or stopped sending. AccessDenied:
+    ``hosts`` denies it. Truncated: the body ended early. BrokenPipeError: the pipe's reader is
+    gone.
     """
-    # None for the whole, one for each wait.
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=stall_timeout, sock_read=stall_timeout)
-    async with aiohttp.ClientSession(
+    async with (
+        _session(_CheckedResolver(hosts), stall_timeout) as direct,
+        _session(ThreadedResolver(), stall_timeout) as by_proxy,
+    ):
+        connections = _Connections(hosts, direct, by_proxy, stall_timeout)
+        body = _Body(connections, urls.check(url), pipe_fd, started, checked_later)
+        return await body.download(retries.Patience(retry_delay))
+
+
+class _CheckedResolver(ThreadedResolver):
+    """The addresses of a host that may be connected to. They are the very ones that are."""
+
+    def __init__(self, hosts: HostRules) -> None:
+        super().__init__()
+        self._hosts = hosts
+
+    async def resolve(self, host: str, *args: Any, **options: Any) -> list[Any]:
+        try:
+            found = await super().resolve(host, *args, **options)
+        except UnicodeError as error:
+            raise OSError(None, f"{host[:255]!r} is no host name") from error
+        permitted, denied = [], None
+        for result in found:
+            address = literal(result["host"])
+            assert address
+            try:
+                self._hosts.check_address(host, address)
+                permitted.append(result)
+            except AccessDenied as error:
+                denied = error
+        if denied and not permitted:
+            raise denied
+        return permitted
+
+
+def _session(resolver: ThreadedResolver, stall_timeout: float) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            resolver=ThreadedResolver(), ssl=ssl.create_default_context()
+            resolver=resolver, use_dns_cache=False, ssl=ssl.create_default_context()
         ),
         headers=_HEADERS,
-        timeout=timeout,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=stall_timeout
+        ),
         read_bufsize=_READ_BUFFER,
         auto_decompress=False,
-        trust_env=True,
-    ) as session:
-        return await _Download(session, urls.check(url), pipe_fd, started).run(retry_delay)
+    )
 
 
-class _Interrupted(Exception):
-    """The connection broke, or could not be made again; the error to end with if that stays so."""
+class _Connections:
+    """Where requests go, and what becomes of them."""
 
-    def __init__(self, error: Error) -> None:
-        self.error = error
+    def __init__(
+        self,
+        hosts: HostRules,
+        direct: aiohttp.ClientSession,
+        by_proxy: aiohttp.ClientSession,
+        stall_timeout: float,
+    ) -> None:
+        self._hosts = hosts
+        self._direct = direct
+        self._by_proxy = by_proxy
+        self.stall_timeout = stall_timeout
+        self._answered = False
+
+    async def get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        """The answer of the last one of all redirects, which lead to http and https alone."""
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = await self._request(url, headers)
+            if response.status not in _REDIRECTS:
+                return response
+            response.close()
+            url = urls.redirected(url, response.headers.get("Location", ""))
+        raise DownloadFailed(f"{urls.shown(url)}: more than {_MAX_REDIRECTS} redirects")
+
+    async def _request(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        proxy = proxies.proxy_for(url)
+        session = self._by_proxy if proxy else self._direct
+        with self._failures(urls.shown(url)):
+            target = URL(url)
+            host = target.raw_host or ""
+            if proxy:
+                self._hosts.check_unresolved(host)
+            else:
+                self._hosts.check(host)
+            async with asyncio.timeout(self.stall_timeout):
+                response = await session.get(
+                    target, headers=headers, allow_redirects=False, proxy=proxy
+                )
+        self._answered = True
+        return response
+
+    @contextlib.contextmanager
+    def _failures(self, shown: str) -> Iterator[None]:
+        """What went wrong before an answer, as the error it is.
+
+        A host that never answered is not tried again, for most likely there is none.
+        """
+        try:
+            yield
+        except (TimeoutError, aiohttp.ClientConnectorError) as error:
+            failed = DownloadFailed(f"{shown} {self._unreachable(error)}")
+            if self._answered and not isinstance(error, aiohttp.ClientSSLError):
+                raise Interrupted(failed) from error
+            raise failed from error
+        except (aiohttp.ClientResponseError, ValueError) as error:  # no HTTP, or no URL
+            failed = DownloadFailed(f"{shown} could not be downloaded: {_reason(error)}")
+            if getattr(error, "status", 0) in retries.PASSING:  # a proxy's
+                raise Interrupted(failed) from error
+            raise failed from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Interrupted(
+                DownloadFailed(f"{shown} could not be downloaded: {_reason(error)}")
+            ) from error
+
+    def _unreachable(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"gave no answer within {self.stall_timeout:g} seconds"
+        return f"could not be downloaded: {_reason(error)}"
 
 
-class _Download:
+class _Body:
     """One body, over as many connections as it takes."""
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        connections: _Connections,
         url: str,
         pipe_fd: int,
-        started: Callable[[int | None], None],
+        started: Started,
+        checked_later: bool,
     ) -> None:
-        self._session = session
+        self._connections = connections
         self._url = url
         self._shown = urls.shown(url)
         self._pipe = pipe_fd
         self._started = started
+        self._checked_later = checked_later
+        self._begun = False
         self._received = 0
         self._length: int | None = None
         self._validator: str | None = None
 
-    async def run(self, retry_delay: float) -> int:
-        failures = 0
+    async def download(self, patience: retries.Patience) -> int:
         while True:
             before = self._received
             try:
-                return await self._attempt()
-            except _Interrupted as interrupted:
-                failures = 1 if self._received > before else failures + 1
-                if self._validator is None or failures > _RETRIES:
+                await self._attempt()
+                return self._received
+            except Interrupted as interrupted:
+                if self._received and self._validator is None:
                     raise interrupted.error from interrupted
-            await asyncio.sleep(retry_delay * 2 ** (failures - 1))
+                progress = self._received > before
+                wait = patience.wait(interrupted, progress=progress)
+            await asyncio.sleep(wait)
 
-    async def _attempt(self) -> int:
+    async def _attempt(self) -> None:
         """Download from where the last attempt ended."""
-        try:
-            async with await self._response() as response:
-                if self._validator is None:
-                    self._begin(response)
-                else:
-                    self._resume(response)
-                await self._pump(response)
-        except TimeoutError as error:
-            raise _Interrupted(
-                DownloadFailed(f"{self._shown} sent nothing for {self._stall_timeout:g} seconds")
-            ) from error
-        except (aiohttp.ClientError, ssl.SSLError) as error:
-            raise _Interrupted(
-                DownloadFailed(f"{self._shown} could not be downloaded: {_reason(error)}")
-            ) from error
-        return self._received
-
-    async def _response(self) -> aiohttp.ClientResponse:
-        """Follow redirects, to http and https alone."""
-        url = self._url
-        validator = self._validator
-        headers = resume.request_headers(self._received, validator) if validator else None
-        for _ in range(_MAX_REDIRECTS + 1):
-            response = await self._session.get(url, headers=headers, allow_redirects=False)
-            if response.status not in _REDIRECTS:
-                return response
-            response.release()
-            url = urls.redirected(url, response.headers.get("Location", ""))
-        raise DownloadFailed(f"{self._shown}: more than {_MAX_REDIRECTS} redirects")
+        headers = {}
+        if self._received and self._validator:
+            headers = resume.request_headers(self._received, self._validator)
+        response = await self._connections.get(self._url, headers)
+        async with response:
+            if self._received:
+                self._resume(response)
+            else:
+                self._begin(response)
+            await self._pump(response)
 
     def _begin(self, response: aiohttp.ClientResponse) -> None:
         shown = urls.shown(str(response.url))
         if response.status != 200:
-            raise DownloadFailed(f"{shown}: {_answer(response)}")
-        _check_encoding(response, shown)
-        self._length = response.content_length
+            raise self._refused(response, f"{shown}:")
+        length = response.content_length
+        answers.check_encoding(response.headers, shown)
+        answers.check_length(length, shown)
+        if not (self._checked_later or answers.has_an_end(response.headers, length)):
+            raise DownloadFailed(
+                f"{shown}: the server tells neither a length nor an end, so a file cut short would"
+                " look whole; give the checksum of it"
+            )
+        if self._begun and length != self._length:
+            raise DownloadFailed(f"{shown} had {self._length} bytes, and now it has {length}")
+        self._length = length
         self._validator = resume.validator(response.headers)
-        self._started(self._length)
+        if not self._begun:
+            self._begun = True
+            self._started(length)
 
     def _resume(self, response: aiohttp.ClientResponse) -> None:
         """DownloadFailed: what comes is not the rest of the same body."""
+        assert self._validator
         broken = f"{self._shown} broke off after {self._received} bytes, and then"
-        if response.status in _PASSING:
-            raise _Interrupted(DownloadFailed(f"{broken} {_answer(response)}"))
         if response.status == 200:
-            raise DownloadFailed(f"{broken} the server had something else, or could not resume")
+            same = resume.validator(response.headers) == self._validator
+            what = "would not go on from there" if same else "had another file"
+            raise DownloadFailed(f"{broken} the server {what}")
         if response.status != 206:
-            raise DownloadFailed(f"{broken} {_answer(response)}")
-        _check_encoding(response, self._shown)
+            raise self._refused(response, broken)
+        answers.check_encoding(response.headers, self._shown)
+        resume.check_same(response.headers, self._validator)
         content_range = response.headers.get("Content-Range", "")
-        resume.check_range(content_range, self._received, self._length)
+        self._length = resume.whole_length(content_range, self._received, self._length)
+
+    def _refused(self, response: aiohttp.ClientResponse, shown: str) -> Exception:
+        error = DownloadFailed(f"{shown} the server answered {response.status} {response.reason}")
+        if response.status in retries.PASSING:
+            return Interrupted(error, wait=retries.retry_after(response.headers))
+        return error
 
     async def _pump(self, response: aiohttp.ClientResponse) -> None:
-        try:
-            async for chunk in response.content.iter_any():
-                if self._length is not None and self._received + len(chunk) > self._length:
-                    raise DownloadFailed(f"{self._shown} sent more than {self._length} bytes")
-                await pipe.write(self._pipe, chunk)
-                self._received += len(chunk)
-        except (aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
-            raise _Interrupted(self._cut()) from error
+        connection = response.connection.protocol if response.connection else None
+        while chunk := await self._piece(response):
+            if self._length is not None and self._received + len(chunk) > self._length:
+                raise DownloadFailed(f"{self._shown} sent more than {self._length} bytes")
+            await pipe.write(self._pipe, chunk)
+            self._received += len(chunk)
         if self._length is not None and self._received != self._length:
-            raise _Interrupted(self._cut())
+            raise Interrupted(self._cut())
+        if connection and connection.exception():
+            raise DownloadFailed(f"{self._shown} sent more than {self._received} bytes")
+
+    async def _piece(self, response: aiohttp.ClientResponse) -> bytes:
+        """Some bytes of the body, and none at its end."""
+        try:
+            return await response.content.readany()
+        except TimeoutError as error:
+            timeout = self._connections.stall_timeout
+            raise Interrupted(
+                DownloadFailed(f"{self._shown} sent nothing for {timeout:g} seconds")
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Interrupted(self._cut()) from error
 
     def _cut(self) -> Truncated:
         of = "" if self._length is None else f" of {self._length}"
         return Truncated(f"{self._shown}: the connection ended after {self._received}{of} bytes")
-
-    @property
-    def _stall_timeout(self) -> float:
-        return self._session.timeout.sock_read or 0
-
-
-def _answer(response: aiohttp.ClientResponse) -> str:
-    return f"the server answered {response.status} {response.reason}"
-
-
-def _check_encoding(response: aiohttp.ClientResponse, shown: str) -> None:
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise DownloadFailed(f"{shown}: the server sent it encoded ({encoding}), unasked")
 
 
 def _reason(error: Exception) -> str:
@@ -240,6 +302,10 @@ def _reason(error: Exception) -> str:
         return f"its certificate is not trusted ({error.certificate_error})"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection to {error.host}:{error.port} ({error.strerror or error.os_error})"
+    if isinstance(error, aiohttp.ClientResponseError):  # its text has the whole URL
+        return f"what came is no HTTP ({error.message})" if error.status == 400 else error.message
+    if isinstance(error, ValueError):
+        return "the URL is not valid"
     return str(error) or type(error).__name__
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from . import channel, download, protocol, sandbox
+from . import channel, download, downloader, program, protocol, sandbox
 from .convert import serve
 from .pool import Pool
 
@@ -40,15 +40,13 @@ def convert(control: socket.socket, parent_pid: int) -> None:
 
 def fetch(control: socket.socket, parent_pid: int) -> None:
     sandbox.enter_downloader(parent_pid)
-    # aiohttp would look for a .netrc, and not every version survives that it may not.
-    os.environ["HOME"] = "/nonexistent"
-    os.environ.pop("NETRC", None)
-    download.serve(channel.Connection(control), ready=sandbox.forbid_processes)
+    downloader.serve(channel.Connection(control), ready=sandbox.forbid_processes)
 
 
 ROLES: Final[Mapping[str, Callable[[socket.socket, int], None]]] = {
     "converter": convert,
     "downloader": fetch,
+    program.NAME: program.become,
 }
 
 

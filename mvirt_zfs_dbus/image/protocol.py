@@ -52,7 +52,10 @@ class Forked(Message):
 
 @dataclass(frozen=True, slots=True)
 class Exited(Message):
-    """The worker is dead and reaped. ``status`` is a wait status (wait(2))."""
+    """The worker is dead and reaped. ``status`` is a wait status (wait(2)).
+
+    The daemon tells a converter the same of its qemu-img.
+    """
 
     status: int
 
@@ -87,6 +90,13 @@ class Spool(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Program(Message):
+    """The process that was asked for; with the other end of its control socket."""
+
+    fds: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Resized(Message):
     """The target has ``size`` bytes now."""
 
@@ -108,6 +118,16 @@ class Image(Message):
 @dataclass(frozen=True, slots=True)
 class NeedSpool(Message):
     """A temporary file is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeedProgram(Message):
+    """A process that becomes qemu-img is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitProgram(Message):
+    """The newest of them has closed its output; ``Exited`` is the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +156,44 @@ class Done(Message):
     received: int
 
 
+# Converter → the process that becomes qemu-img
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect(Message):
+    """Tell what the image is; with a pipe for the answer, a file for messages, the image."""
+
+    fds: ClassVar[int] = 3
+    image_format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Convert(Message):
+    """Write the disk in the image; with the same, and the target. ``seconds`` of CPU time."""
+
+    fds: ClassVar[int] = 4
+    image_format: str
+    target_is_zero: bool
+    seconds: int
+
+
 # Daemon → downloader, and back
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch(Message):
-    """What to download; with the pipe it goes into. ``stall_timeout`` in milliseconds."""
+    """What to download; with the pipe it goes into. ``stall_timeout`` in milliseconds.
+
+    ``allow`` and ``deny`` are the lists of ``hosts.HostRules``; ``checked_later``: a checksum will
+    tell whether all of it came.
+    """
 
     fds: ClassVar[int] = 1
     url: str
     stall_timeout: int
+    allow: list[str]
+    deny: list[str]
+    checked_later: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +244,14 @@ def _is_text(value: object) -> bool:
     return type(value) is str
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
 _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "str": _is_text,
     "str | None": lambda value: value is None or _is_text(value),
+    "list[str]": _is_list,
     "int": _is_number,
     "int | None": lambda value: value is None or _is_number(value),
     "bool": lambda value: type(value) is bool,

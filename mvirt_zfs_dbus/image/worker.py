@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from ..hosts import ANY_HOST, HostRules
+from . import program
 from .base import Progress, Source, UrlSource
 from .children import Child, ForkServer
 from .conversion import Conversion
@@ -41,27 +43,35 @@ class Workers:
         *,
         image_format: str,
         checksum_algorithm: str | None,
+        hosts: HostRules = ANY_HOST,
         open_spool: Callable[[], Awaitable[int]],
         progress: Callable[[Progress], None],
     ) -> AsyncIterator[Conversion]:
         """The workers for one import; they are dead when the context is left, however it is.
 
-        ``image_format`` is ``auto``, ``raw`` or ``qcow2``; ``checksum_algorithm`` one of hashlib's;
-        ``open_spool`` gives a temporary file, which the conversion closes; ``progress`` is called
-        on the event loop, about ten times a second at most.
+        ``image_format`` is one of ``rules.IMAGE_FORMATS``; ``checksum_algorithm`` one of hashlib's;
+        ``hosts`` says what a URL may lead to; ``open_spool`` gives a temporary file, which the
+        conversion closes; ``progress`` is called on the event loop, about ten times a second at
+        most.
         """
         async with AsyncExitStack() as stack:
             converter = await stack.enter_async_context(await self._fork("converter"))
             downloader = None
             if isinstance(source, UrlSource):
                 downloader = await stack.enter_async_context(await self._fork("downloader"))
+
+            async def start_program() -> Child:
+                return await stack.enter_async_context(await self._fork(program.NAME))
+
             yield Conversion(
                 source,
                 converter,
                 downloader,
+                start_program=start_program,
                 image_format=image_format,
                 checksum_algorithm=checksum_algorithm,
                 stall_timeout=self._stall_timeout,
+                hosts=hosts,
                 open_spool=open_spool,
                 progress=progress,
             )

@@ -108,7 +108,7 @@ async def test_a_server_that_breaks_off_again_and_again_without_a_byte_is_given_
 
 async def test_another_body_is_not_taken_for_the_rest(server):
     server.resume_status = 200
-    with pytest.raises(DownloadFailed, match="something else, or could not resume"):
+    with pytest.raises(DownloadFailed, match="would not go on from there"):
         await get(server)
 
 
@@ -160,11 +160,35 @@ def test_only_a_strong_validator_vouches_for_a_body(headers, validator):
     assert resume.validator(headers) == validator
 
 
-def test_a_rest_of_an_unknown_whole_is_taken_at_its_beginning():
-    resume.check_range("bytes 10-19/*", 10, None)
-    resume.check_range("bytes 10-19/*", 10, 20)
-    with pytest.raises(DownloadFailed):
-        resume.check_range("bytes 9-19/*", 10, None)
+@pytest.mark.parametrize(
+    ("content_range", "length", "whole"),
+    [
+        ("bytes 10-19/20", None, 20),
+        ("bytes 10-19/*", 20, 20),
+        ("Bytes 10-14/20", 20, 20),  # what is left of it is asked for again
+    ],
+)
+def test_a_rest_tells_how_long_the_whole_is(content_range, length, whole):
+    assert resume.whole_length(content_range, 10, length) == whole
+
+
+@pytest.mark.parametrize(
+    ("content_range", "length"),
+    [
+        ("bytes 10-19/*", None),  # could end anywhere
+        ("bytes 9-19/20", None),
+        ("bytes 10-20/20", None),
+        ("bytes 10-9/20", 20),
+        ("bytes 10-19/20", 21),
+        ("bytes 10-19/" + "9" * 30, None),
+        ("bytes ١٠-19/20", 20),
+        ("bytes */20", 20),
+        ("10-19/20", 20),
+    ],
+)
+def test_what_is_no_rest_is_refused(content_range, length):
+    with pytest.raises(DownloadFailed, match="the server resumed"):
+        resume.whole_length(content_range, 10, length)
 
 
 async def test_a_proxy_of_the_environment_is_used(server, monkeypatch):
