@@ -40,7 +40,7 @@ COMPRESSIONS: Final = re.compile(
     r"|zstd-fast(-([1-9]|[1-9]0|100|500|1000))?"
 )
 """zfsprops(7), compression."""
-IMAGE_FORMATS: Final = ("auto", "raw", "qcow2")
+IMAGE_FORMATS: Final = ("auto", "raw", "qcow2", "vmdk", "vhdx", "vdi", "vpc")
 """The image formats that can be asked for by name; ``auto`` lets the content decide."""
 
 

@@ -29,7 +29,7 @@ class ImageInfo:
     """What is known of an image before a byte of it is written."""
 
     format: str
-    """``raw`` or ``qcow2``."""
+    """One of ``rules.IMAGE_FORMATS``, as it was found to be."""
     virtual_size: int | None
     """Bytes of the disk in it; None for a raw stream of unknown length."""
     allocated: int | None

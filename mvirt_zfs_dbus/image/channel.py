@@ -82,9 +82,13 @@ class Connection:
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         send(self._sock, message, fds)
 
+    def receive(self) -> Received:
+        """As :func:`receive`."""
+        return receive(self._sock)
+
     def expect(self, cls: type[Expected]) -> tuple[Expected, list[int]]:
         """The next message, which must be of this class."""
-        message, fds = receive(self._sock)
+        message, fds = self.receive()
         if not isinstance(message, cls):
             for fd in fds:
                 os.close(fd)
@@ -116,6 +120,9 @@ class AsyncConnection:
             except BlockingIOError:
                 loop = asyncio.get_running_loop()
                 await _ready(self._sock, loop.add_reader, loop.remove_reader)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
 
     def finish_sending(self) -> None:
         """Let the other end see that nothing comes any more; it can still be heard."""

@@ -19,6 +19,8 @@ START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 5.0
 _GRACE: Final = 1.0
 """Seconds for a worker that has closed its socket to be dead."""
+_EXIT_TIMEOUT: Final = 10.0
+"""Seconds for a program that has closed its output to be dead; it may have much memory to free."""
 
 
 class Child:
@@ -71,6 +73,18 @@ class Child:
     async def _dead(self) -> None:
         if self._exit:
             await asyncio.wait([self._exit])
+
+    async def exit_status(self) -> int:
+        """The wait status of one that is at its end. Error: the fork server is gone."""
+        assert self._exit
+        await asyncio.wait([self._exit], timeout=_EXIT_TIMEOUT)
+        if not self._exit.done():
+            self.kill()
+            await asyncio.wait([self._exit])
+        status = self._exit.result()
+        if status is None:
+            raise Error(f"the {self._role} process is gone, and so is what it was forked from")
+        return status
 
     async def fate(self) -> Error:
         """What became of a worker that stopped talking, as the error it is."""

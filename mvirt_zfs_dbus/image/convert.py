@@ -6,12 +6,13 @@ Nothing here opens anything: source, target and temporary file come as file desc
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import ExitStack
 from typing import Protocol
 
 from ..errors import Error
 from ..model import Phase
-from . import channel, detect, protocol, qcow2, qcow2_header, raw
+from . import channel, detect, foreign, protocol, qcow2, qcow2_header, raw, vhd
 from .base import ImageInfo, Outcome, Progress
 from .decompress import decompressor
 from .digest import Digest, FileDigest
@@ -61,6 +62,18 @@ class Daemon:
         _, (fd,) = self._control.expect(protocol.Spool)
         self._files.callback(os.close, fd)
         return fd
+
+    def start_program(self) -> socket.socket:
+        self._control.send(protocol.NeedProgram())
+        _, (fd,) = self._control.expect(protocol.Program)
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(True)  # as the daemon's own sockets are not
+        return sock
+
+    def program_status(self) -> int:
+        self._control.send(protocol.AwaitProgram())
+        answer, _ = self._control.expect(protocol.Exited)
+        return answer.status
 
 
 def serve(control: channel.Connection, pool: Pool) -> None:
@@ -112,7 +125,13 @@ def understand(
     if found == detect.RAW:
         if at_any_place:
             return RawFile(at_any_place, algorithm, pool, daemon)
-        return RawStream(incoming, algorithm, pool, daemon)
+        return RawStream(incoming, image_format, algorithm, pool, daemon)
+    if found in foreign.FORMATS:
+        if at_any_place:
+            return foreign.open_file(at_any_place, found, algorithm, pool, daemon)
+        if found == detect.VPC and not head.startswith(vhd.COOKIE):
+            return RawStream(incoming, found, algorithm, pool, daemon)
+        return foreign.open_stream(incoming, found, algorithm, pool, daemon)
     header = qcow2_header.parse(head)
     if at_any_place:
         return Qcow2File(at_any_place, header, algorithm, pool, daemon)
@@ -141,8 +160,13 @@ class RawFile:
 
 
 class RawStream:
-    def __init__(self, source: Incoming, algorithm: str | None, pool: Pool, daemon: Daemon) -> None:
+    """A raw disk, or a fixed VHD, which tells so at its end only."""
+
+    def __init__(
+        self, source: Incoming, asked: str, algorithm: str | None, pool: Pool, daemon: Daemon
+    ) -> None:
         self._source = source
+        self._asked = asked
         self._algorithm = algorithm
         self._pool = pool
         self._daemon = daemon
@@ -152,9 +176,11 @@ class RawStream:
         digest = Digest(self._algorithm, self._pool)
         meter = Meter(Phase.DOWNLOADING, self._source.stored_length or 0, self._daemon.report)
         chunks = self._source.chunks(digest, meter)
+        if self._asked != detect.RAW:
+            chunks = vhd.disk_of_stream(chunks, required=self._asked == detect.VPC)
         size = raw.convert_stream(chunks, target, self._pool, self._daemon.grow)
         meter.finish()
-        if self._source.length is None:
+        if size != self._source.length:
             target.size = self._daemon.grow(size, size)
         target.zero(size, target.size - size)
         return Outcome(size, digest.value())

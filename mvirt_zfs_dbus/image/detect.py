@@ -8,16 +8,23 @@ from ..errors import CorruptImage, UnsupportedImage
 from . import unpack
 from .source import Seekable, Source
 
+AUTO: Final = "auto"
 RAW: Final = "raw"
 QCOW2: Final = "qcow2"
+VMDK: Final = "vmdk"
+VHDX: Final = "vhdx"
+VDI: Final = "vdi"
+VPC: Final = "vpc"
+"""VHD, by the name QEMU has for it."""
+READ: Final = (RAW, QCOW2, VMDK, VHDX, VDI, VPC)
 
 _MAGIC: Final = (
-    (0, b"KDMV", "VMDK"),
-    (0, b"COWD", "VMDK"),
-    (0, b"# Disk DescriptorFile", "VMDK"),
-    (0, b"vhdxfile", "VHDX"),
-    (0, b"conectix", "VHD (VPC)"),
-    (64, b"\x7f\x10\xda\xbe", "VDI"),
+    (0, b"KDMV", VMDK),
+    (0, b"COWD", VMDK),
+    (0, b"# Disk DescriptorFile", VMDK),
+    (0, b"vhdxfile", VHDX),
+    (0, b"conectix", VPC),
+    (64, b"\x7f\x10\xda\xbe", VDI),
     (0, b"QED\0", "QED"),
     (0, b"LUKS\xba\xbe", "LUKS"),
     (0, b"WithoutFreeSpace", "Parallels"),
@@ -33,7 +40,7 @@ _VHD_FOOTER: Final = 512
 
 
 def found(head: bytes, source: Source | None) -> str:
-    """The name of the format: ``raw``, ``qcow2``, or one that this service does not read."""
+    """The name of the format: one of ``READ``, or one that this service does not read."""
     if head.startswith(_QCOW):
         version = int.from_bytes(head[4:8], "big")
         return "qcow (version 1)" if version == 1 else QCOW2
@@ -45,7 +52,7 @@ def found(head: bytes, source: Source | None) -> str:
     if isinstance(source, Seekable) and source.size > _VHD_FOOTER:
         footer = source.read(source.size - _VHD_FOOTER, 8)
         if footer == b"conectix":
-            return "VHD (VPC)"
+            return VPC
     return RAW
 
 
@@ -55,21 +62,24 @@ def packing(asked: str, head: bytes) -> str | None:
 
 
 def image_format(asked: str, head: bytes, source: Source | None) -> str:
-    """``raw`` or ``qcow2``; ``asked`` is one of them, or ``auto`` to let the content decide.
+    """One of ``READ``; ``asked`` is one of them, or ``auto`` to let the content decide.
 
     ``source`` is None for what has been unpacked. Who asks for raw gets the bytes as they are,
-    whatever they look like.
+    whatever they look like. A fixed VHD that comes as a stream is raw until its end has come, or
+    vpc for who asks for that.
     """
     if not head:
         raise CorruptImage("the source is empty")
     if asked == RAW:
         return RAW
     name = found(head, source)
-    if asked == QCOW2 and name == RAW:
-        raise CorruptImage("the source is no qcow2 image: its first bytes are not QFI\\xfb")
-    if name not in (RAW, QCOW2):
+    if name not in READ:
         raise UnsupportedImage(
-            f"the source is in the format {name}; raw and qcow2 are read"
-            + ("" if asked == QCOW2 else ", and format=raw takes any bytes as they are")
+            f"the source is in the format {name}; {', '.join(READ[:-1])} and {READ[-1]} are read"
+            + (", and format=raw takes any bytes as they are" if asked == AUTO else "")
         )
-    return name
+    if asked in (AUTO, name):
+        return name
+    if asked == VPC and name == RAW and not isinstance(source, Seekable):
+        return VPC
+    raise CorruptImage(f"the source is no {asked} image: by its content it is {name}")

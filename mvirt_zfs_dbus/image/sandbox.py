@@ -2,8 +2,9 @@
 
 The converter keeps the file descriptors it is handed and nothing else: no file system, no network,
 no root, no further process. The downloader keeps the network, and reads what name resolution and
-TLS read. Namespaces and Landlock are taken where the kernel has them and lets us; giving up root
-and privileges has to work, or there is no worker.
+TLS read. A program that is run for an image reads itself and its libraries. Namespaces and Landlock
+are taken where the kernel has them and lets us; giving up root and privileges has to work, or there
+is no worker.
 
 Sources: landlock(7), prctl(2), unshare(2), capset(2), setrlimit(2) and the kernel's uapi headers.
 """
@@ -18,7 +19,7 @@ import os
 import resource
 import ssl
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,7 @@ _CAPABILITY_VERSION_3: Final = 0x20080522
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
 _LANDLOCK_VERSION: Final = 1
 _LANDLOCK_PATH_BENEATH: Final = 1
-_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_EXECUTE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 2, 1 << 3
 _FILE_RIGHTS: Final = {1: 13, 2: 14, 3: 15, 5: 16}
 """Landlock ABI → how many file system rights it knows, as the lowest bits."""
 _TCP: Final = 0b11
@@ -72,6 +73,27 @@ def enter_downloader(parent_pid: int) -> None:
     _limit(parent_pid)
 
 
+def enter_program(
+    parent_pid: int,
+    files: Callable[[], Iterable[str]],
+    *,
+    memory: int,
+    seconds: int,
+    output: int,
+) -> None:
+    """No network, no file but ``files``, which can be run. OSError as above.
+
+    ``memory`` and ``output``: bytes of address space, and of any file that is written. ``seconds``
+    of CPU time. ``files`` is asked for when root is given up already.
+    """
+    _unshare(_CLONE_NEWNET, _CLONE_NEWIPC)
+    _drop_root()
+    _landlock(files(), network=False, run=True)
+    _limit(parent_pid, memory)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (output, output))
+
+
 def forbid_processes() -> None:
     """No process and no thread may begin from now on (setrlimit(2), RLIMIT_NPROC)."""
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
@@ -97,14 +119,14 @@ def _drop_root() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _limit(parent_pid: int) -> None:
+def _limit(parent_pid: int, memory: int = MEMORY) -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
     # After the change of user, which clears it.
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
     if os.getppid() != parent_pid:
         raise ProcessLookupError("the fork server is gone")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
 
 
@@ -119,7 +141,7 @@ def landlock_abi() -> int:
     return max(version, 0)
 
 
-def _landlock(readable: Iterable[str], *, network: bool) -> None:
+def _landlock(readable: Iterable[str], *, network: bool, run: bool = False) -> None:
     abi = landlock_abi()
     if not abi:
         return
@@ -132,16 +154,17 @@ def _landlock(readable: Iterable[str], *, network: bool) -> None:
     try:
         for path in readable:
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                _allow_reading(ruleset, path)
+                _allow(ruleset, path, _EXECUTE if run else 0)
         _check(_libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0))
     finally:
         os.close(ruleset)
 
 
-def _allow_reading(ruleset: int, path: str) -> None:
+def _allow(ruleset: int, path: str, more: int) -> None:
+    """Reading, and ``more``."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        rights = _READ_FILE | _READ_DIR if Path(path).is_dir() else _READ_FILE
+        rights = more | (_READ_FILE | _READ_DIR if Path(path).is_dir() else _READ_FILE)
         rule = struct.pack("=Qi", rights, fd)
         _check(_libc.syscall(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_PATH_BENEATH, rule, 0))
     finally:

@@ -209,9 +209,9 @@ def test_a_compression_zfs_does_not_know_is_refused(value: str) -> None:
         rules.compression(value)
 
 
-@pytest.mark.parametrize("value", ["", "QCOW2", "vmdk", "auto "])
+@pytest.mark.parametrize("value", ["", "QCOW2", "vhd", "auto "])
 def test_an_image_format_that_cannot_be_asked_for_is_refused(value: str) -> None:
-    with pytest.raises(InvalidArgs, match="none of auto, raw, qcow2"):
+    with pytest.raises(InvalidArgs, match="none of auto, raw, qcow2, vmdk, vhdx, vdi, vpc"):
         rules.image_format(value)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvirt_zfs_dbus.errors import from_name
-from mvirt_zfs_dbus.image import channel, protocol
+from mvirt_zfs_dbus.image import channel, program, protocol
 from mvirt_zfs_dbus.image.convert import serve
 from mvirt_zfs_dbus.image.pool import Pool
 
@@ -70,6 +71,7 @@ def import_fd(
 
 def _drive(control, disk: int, before: bytes | None, extra: int) -> Result:
     result = Result()
+    programs: list[Program] = []
     while result.done is None:
         message, _ = channel.receive(control)
         match message:
@@ -90,6 +92,12 @@ def _drive(control, disk: int, before: bytes | None, extra: int) -> Result:
                 result.spools += 1
                 with tempfile.TemporaryFile() as spool:
                     channel.send(control, protocol.Spool(), [spool.fileno()])
+            case protocol.NeedProgram():
+                programs.append(Program())
+                with programs[-1].theirs as theirs:
+                    channel.send(control, protocol.Program(), [theirs.fileno()])
+            case protocol.AwaitProgram():
+                channel.send(control, protocol.Exited(programs[-1].status()))
             case protocol.Done():
                 result.done = message
             case protocol.Failure(name, text):
@@ -99,6 +107,34 @@ def _drive(control, disk: int, before: bytes | None, extra: int) -> Result:
     result.disk = os.pread(disk, os.fstat(disk).st_size, 0)
     result.allocated = os.fstat(disk).st_blocks * 512
     return result
+
+
+class Program:
+    """The real qemu-img with its real command line, without its sandbox."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = channel.pair()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with self._ours:
+            order, fds = channel.receive(self._ours)
+            output, errors, *disks = fds
+            self._process = subprocess.Popen(
+                program.command(order, disks), stdout=output, stderr=errors, pass_fds=disks, env={},
+                executable="/usr/bin/qemu-img",
+            )  # fmt: skip
+            for fd in fds:
+                os.close(fd)
+
+    def status(self) -> int:
+        """As wait(2) tells it."""
+        self._thread.join()
+        assert self._process
+        code = self._process.wait()
+        return code << 8 if code >= 0 else -code
 
 
 def import_file(path: Path, **options) -> Result:

@@ -24,27 +24,44 @@ def decide(path, asked: str = "auto") -> str:
 
 
 @pytest.mark.parametrize(
-    ("qemu_format", "options", "name"),
+    ("qemu_format", "options"),
     [
-        ("vmdk", [], "VMDK"),
-        ("vmdk", ["-o", "subformat=twoGbMaxExtentSparse"], "VMDK"),
-        ("vhdx", [], "VHDX"),
-        ("vdi", [], "VDI"),
-        ("vpc", [], "VHD"),
-        ("vpc", ["-o", "subformat=fixed"], "VHD"),
-        ("qed", [], "QED"),
-        ("qcow", [], r"qcow \(version 1\)"),
-        ("parallels", [], "Parallels"),
+        ("vmdk", []),
+        ("vmdk", ["-o", "subformat=streamOptimized"]),
+        ("vmdk", ["-o", "subformat=twoGbMaxExtentSparse"]),
+        ("vhdx", []),
+        ("vdi", []),
+        ("vpc", []),
+        ("vpc", ["-o", "subformat=fixed"]),
     ],
 )
-@pytest.mark.parametrize("asked", ["auto", "qcow2"])
-def test_an_image_of_another_hypervisor_is_refused_by_name(
-    tmp_path, qemu_format, options, name, asked
-):
+def test_an_image_of_another_hypervisor_is_told_by_its_content(tmp_path, qemu_format, options):
     path = tmp_path / "image"
     qemu.run("qemu-img", "create", "-f", qemu_format, *options, path, "8M")
+    assert decide(path) == decide(path, qemu_format) == qemu_format
+    assert decide(path, "raw") == "raw"
+    for other in {"qcow2", "vmdk", "vhdx", "vdi", "vpc"} - {qemu_format}:
+        with pytest.raises(CorruptImage, match=f"no {other} image: .* {qemu_format}"):
+            decide(path, other)
+
+
+@pytest.mark.parametrize(
+    ("qemu_format", "name"),
+    [("qed", "QED"), ("qcow", r"qcow \(version 1\)"), ("parallels", "Parallels")],
+)
+@pytest.mark.parametrize("asked", ["auto", "qcow2"])
+def test_an_image_of_a_format_that_is_not_read_is_refused_by_name(
+    tmp_path, qemu_format, name, asked
+):
+    path = tmp_path / "image"
+    qemu.run("qemu-img", "create", "-f", qemu_format, path, "8M")
     with pytest.raises(UnsupportedImage, match=name):
         decide(path, asked)
+
+
+def test_a_fixed_vhd_is_known_at_its_end_only_and_may_be_asked_for_before():
+    assert image_format("auto", bytes(1000), None) == "raw"
+    assert image_format("vpc", bytes(1000), None) == "vpc"
 
 
 @pytest.mark.parametrize("tool", ["gzip", "xz", "bzip2"])
@@ -80,7 +97,7 @@ def test_what_is_asked_for_as_qcow2_must_be_one(tmp_path):
         decide(tmp_path / "image", "qcow2")
 
 
-@pytest.mark.parametrize("asked", ["auto", "raw", "qcow2"])
+@pytest.mark.parametrize("asked", ["auto", "raw", "qcow2", "vpc"])
 def test_an_empty_source_is_refused(tmp_path, asked):
     (tmp_path / "image").touch()
     with pytest.raises(CorruptImage, match="empty"):
