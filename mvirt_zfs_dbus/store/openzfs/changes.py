@@ -150,18 +150,31 @@ for _, name in ipairs(all) do
 end
 local newer = sort(names)
 if #newer.foreign > 0 then return {refused = "foreign", names = newer.foreign} end
+-- A bookmark has no properties here: one made since the caller looked counts as newer.
+local marks = {}
+for mark in zfs.list.bookmarks(dataset) do
+  local made = tonumber(argv["bookmarks"][mark])
+  if made == nil or made > moment[target] then marks[#marks + 1] = mark end
+end
+if #marks > 0 then return {refused = "bookmarks", names = marks} end
 if #newer.visible > 0 and not argv["destroy_newer"] then
   return {refused = "newer", names = newer.visible}
 end
 if #newer.clones > 0 then return {refused = "clones", names = newer.clones} end
 local refused = check_closed(dataset) or check_destroyable(names, false)
 if refused then return refused end
+-- What keeps the volume from its latest snapshot, as a reservation that does not fit, keeps it from
+-- an earlier one too.
+local failed = zfs.check.rollback(dataset)
+if failed ~= 0 then return {errno = failed} end
 for _, name in ipairs(names) do zfs.sync.destroy(name) end
-local failed = zfs.sync.rollback(dataset)
+failed = zfs.sync.rollback(dataset)
 if failed ~= 0 then return {errno = failed} end
 return {done = "rolled back"}
 """
 )
+"""``dataset`` to ``snapshot``, without the newer ones if ``destroy_newer``; ``bookmarks`` are those
+of the dataset, by their full names, with the transaction groups of their snapshots as text."""
 
 COLLECT: Final = (
     COMMON

@@ -2,7 +2,7 @@
 
 Each is one channel program, which refuses before it changes anything; here a refusal becomes the
 error that names what stands in the way. Snapshots and clones that are not of this service stand in
-the way as well: they are never destroyed along.
+the way as well: they are never destroyed along. So do bookmarks, which are never ours.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Deletion:
             raise await self._refusal(outcome, f"snapshot {snapshot_id}", HasSnapshots)
 
     async def rollback(self, volume: str, snapshot_id: str, *, destroy_newer: bool) -> None:
+        bookmarks = await self._kernel.bookmarks(volume)
         outcome = await when_free(
             self._kernel,
             f"roll back {volume}",
@@ -60,6 +61,7 @@ class Deletion:
             dataset=volume,
             snapshot=f"{volume}@{snapshot_id}",
             destroy_newer=destroy_newer,
+            bookmarks={name: str(moment) for name, moment in bookmarks.items()},
         )
         if outcome.refused:
             raise await self._refusal(outcome, f"snapshot {snapshot_id}", NewerSnapshots)
@@ -87,6 +89,11 @@ class Deletion:
             case "foreign":
                 return in_the_way(
                     f"{what} has snapshots that are not of this service:"
+                    f" {', '.join(outcome.names)}; zfs destroy removes them"
+                )
+            case "bookmarks":
+                return in_the_way(
+                    f"{what} has newer bookmarks, and ZFS cannot turn back beyond them:"
                     f" {', '.join(outcome.names)}; zfs destroy removes them"
                 )
             case "held":

@@ -111,6 +111,15 @@ class Kernel:
     async def exists(self, dataset: str) -> bool:
         return bool(await self.run(self._lzc.lzc_exists, dataset.encode()))
 
+    async def bookmarks(self, dataset: str) -> dict[str, int]:
+        """Their full names, each with the transaction group its snapshot was taken in."""
+        call = ("reading the bookmarks of", dataset, "lzc_get_bookmarks")
+        found = await self.run(self._call, *call, dataset.encode(), [b"createtxg"])
+        return {
+            f"{dataset}#{name.decode()}": properties[b"createtxg"][b"value"]
+            for name, properties in found.items()
+        }
+
     # Changing
 
     async def change(self, what: str, program: str, **arguments: object) -> Outcome:

@@ -23,6 +23,7 @@ from mvirt_zfs_dbus.errors import (
     HasClones,
     HasSnapshots,
     NewerSnapshots,
+    NoSpace,
     PoolUnavailable,
 )
 from mvirt_zfs_dbus.model import Kind, Volume
@@ -245,6 +246,26 @@ async def test_a_held_snapshot_is_not_destroyed(store: ZfsStore, root: str) -> N
         host.run("zfs", "release", "backup", f"{root}/{made.id}@{taken.id}")
 
 
+async def test_a_bookmark_newer_than_the_snapshot_stands_in_the_way_of_a_rollback(
+    store: ZfsStore, root: str
+) -> None:
+    made = await store.create_volume(new())
+    older, target, newer = [
+        (await store.create_snapshot(made.id, str(uuid.uuid4()), name, 1)).id
+        for name in ("older", "target", "newer")
+    ]
+    for snapshot in (older, target, newer):
+        host.run("zfs", "bookmark", f"{root}/{made.id}@{snapshot}", f"{root}/{made.id}#{snapshot}")
+    with pytest.raises(NewerSnapshots, match=f"#{newer}; zfs destroy") as refused:
+        await store.rollback(target, destroy_newer=True)
+    assert f"#{target}" not in refused.value.message
+    assert set((await store.scan()).snapshots) == {older, target, newer}
+    host.run("zfs", "destroy", f"{root}/{made.id}#{newer}")
+    await store.rollback(target, destroy_newer=True)
+    assert set((await store.scan()).snapshots) == {older, target}
+    await store.destroy_volume(made.id, snapshots=True, defer=False)
+
+
 # What is left of a crash
 
 
@@ -462,6 +483,27 @@ async def test_a_pool_that_is_exported_is_unavailable_and_comes_back_whole(
     assert host.read(made.device, 4) == b"kept"
     assert (await store.publish(half.id)).id == half.id, "what was being made goes on"
     await listener.close()
+    await store.close()
+
+
+async def test_a_rollback_whose_reservation_does_not_fit_destroys_no_snapshot(
+    fragile: str, tmp_path: Path
+) -> None:
+    store = ZfsStore(fragile, runtime_directory=tmp_path)
+    await store.start()
+    made = await store.create_volume(new(size=32 * host.MIB, thin=False))
+    snapshots = [
+        (await store.create_snapshot(made.id, str(uuid.uuid4()), name, 1)).id
+        for name in ("target", "newer")
+    ]
+    host.write(made.device, os.urandom(30 * host.MIB))
+    host.run("zpool", "sync", fragile)
+    other = await store.create_volume(new("other"))
+    left = int(get("available", fragile)) - 12 * host.MIB
+    host.run("zfs", "set", f"refreservation={left}", f"{fragile}/{other.id}")
+    with pytest.raises(NoSpace):
+        await store.rollback(snapshots[0], destroy_newer=True)
+    assert set((await store.scan()).snapshots) == set(snapshots)
     await store.close()
 
 
