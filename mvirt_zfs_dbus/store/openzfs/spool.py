@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +27,23 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 def open_file(dataset: str, runtime_directory: Path) -> int:
     """An unnamed file of this file system, readable and writable. Blocking."""
+    with _mounted(dataset, runtime_directory) as directory:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _PRIVATE)
+
+
+def is_empty(dataset: str, runtime_directory: Path) -> bool:
+    """Whether this file system, mounted by somebody else or not, has no file in it. Blocking."""
+    with _mounted(dataset, runtime_directory) as directory:
+        return not os.listdir(directory)  # noqa: PTH208
+
+
+@contextmanager
+def _mounted(dataset: str, runtime_directory: Path) -> Iterator[str]:
     directory = tempfile.mkdtemp(prefix="spool-", dir=runtime_directory)
     try:
         _mount(dataset, directory)
         try:
-            return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _PRIVATE)
+            yield directory
         finally:
             _checked(_libc.umount2(os.fsencode(directory), _MNT_DETACH), directory)
     finally:

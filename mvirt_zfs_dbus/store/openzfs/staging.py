@@ -14,10 +14,10 @@ for one of a kind whose partitions the host does not look for.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ...errors import AlreadyExists, DeviceTimeout, Error, NotFound, PoolUnavailable
 from ...model import Kind
@@ -30,6 +30,8 @@ from .settled import settled
 from .stream import Copier, Progress
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _HIDING: Final = 5
 """How often a device is asked to go. It stays when a scanner has it open at that moment."""
@@ -62,10 +64,10 @@ class Staging:
             if found[b"referenced"] > _EMPTY:
                 await self._renew()
         elif found.get(b"exists"):
-            if programs.names(found):
+            if programs.names(found) or not await self._is_empty():
                 raise PoolUnavailable(
-                    f"{self._place} holds datasets that are not of this service, which needs that"
-                    " name for itself: rename it"
+                    f"{self._place} holds what is not of this service, which needs that name for"
+                    " itself: rename it"
                 )
             await self._adopt()
         await self._ensure()
@@ -83,11 +85,17 @@ class Staging:
 
     async def open_spool(self) -> int:
         await self._ensure()
+        return await self._mounted("opening a temporary file in", spool.open_file)
+
+    async def _is_empty(self) -> bool:
+        return await self._mounted("looking into", spool.is_empty)
+
+    async def _mounted(self, what: str, work: Callable[[str, Path], T]) -> T:
         try:
-            return await self._kernel.run(spool.open_file, self._place, self._runtime_directory)
+            return await self._kernel.run(work, self._place, self._runtime_directory)
         except OSError as error:
-            what = f"opening a temporary file in {self._place}"
-            raise error_of(error.errno or 0, what, self._kernel.pool) from error
+            number = error.errno or 0
+            raise error_of(number, f"{what} {self._place}", self._kernel.pool) from error
 
     async def _renew(self) -> None:
         """Unnamed files that a crash left would keep their space until the next mount."""

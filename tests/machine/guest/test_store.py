@@ -296,6 +296,24 @@ async def test_a_place_without_its_properties_is_taken_over_and_a_strangers_is_n
     host.run("zfs", "list", f"{root}/.tmp/theirs")
 
 
+@pytest.mark.parametrize("mounted", [True, False])
+async def test_a_place_with_somebody_elses_files_is_left_as_it_is(
+    root: str, tmp_path: Path, mounted: bool
+) -> None:
+    theirs = tmp_path / "theirs"
+    host.run("zfs", "create", "-o", f"mountpoint={theirs}", f"{root}/.tmp")
+    (theirs / "file").write_bytes(b"kept")
+    if not mounted:
+        host.run("zfs", "unmount", f"{root}/.tmp")
+    with pytest.raises(PoolUnavailable, match="rename it"):
+        await _restart(root, tmp_path)
+    assert get("mountpoint", f"{root}/.tmp") == str(theirs)
+    assert get("org.mvirt:kind", f"{root}/.tmp") == "-"
+    if not mounted:
+        host.run("zfs", "mount", f"{root}/.tmp")
+    assert (theirs / "file").read_bytes() == b"kept"
+
+
 async def _restart(root: str, tmp_path: Path) -> Inventory:
     again = ZfsStore(root, runtime_directory=tmp_path)
     await again.start()
