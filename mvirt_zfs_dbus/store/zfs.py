@@ -114,7 +114,8 @@ class ZfsStore:
         if size < found.size:
             raise WouldShrink(f"volume {volume_id} has {found.size} bytes; {size} would cut it")
         if size > found.size:
-            await self._kernel.set(found.dataset, volsize=str(size))
+            reserving = {"refreservation": "auto"} if found.thick else {}
+            await self._kernel.set(found.dataset, volsize=str(size), **reserving)
         return rows.volume(await self._reading.row(Kind.VOLUME, volume_id))
 
     @settled
@@ -151,8 +152,14 @@ class ZfsStore:
     @settled
     async def rollback(self, snapshot_id: str, *, destroy_newer: bool) -> Volume:
         home = await self._reading.home(snapshot_id)
+        volume_id = home.rpartition("/")[2]
+        before = await self._reading.row(Kind.VOLUME, volume_id)
         await self._deletion.rollback(home, snapshot_id, destroy_newer=destroy_newer)
-        return rows.volume(await self._reading.row(Kind.VOLUME, home.rpartition("/")[2]))
+        after = await self._reading.row(Kind.VOLUME, volume_id)
+        if before.thick and after.size != before.size:  # it still reserves for the other size
+            await self._kernel.set(home, refreservation="auto")
+            after = await self._reading.row(Kind.VOLUME, volume_id)
+        return rows.volume(after)
 
     @settled
     async def destroy_snapshot(self, snapshot_id: str, *, defer: bool) -> None:

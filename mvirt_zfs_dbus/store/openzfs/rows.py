@@ -51,7 +51,8 @@ class DatasetRow:
     metadata: Metadata
     size: int
     block_size: int
-    thin: bool
+    reserved: int
+    """Bytes of its refreservation: none of a thin volume, more than its size of a thick one."""
     usage: Usage
     origin: str
     """The snapshot it is a clone of, as ZFS names it; empty when it is none."""
@@ -65,6 +66,11 @@ class DatasetRow:
     def exists(self) -> bool:
         """Whether it is there for others."""
         return self.metadata.state != DELETED and self.size > 0 and is_id(self.id)
+
+    @property
+    def thick(self) -> bool:
+        """Whether all of it is reserved. An administrator may have reserved a part."""
+        return self.reserved >= self.size
 
 
 def read_datasets(answer: Answer) -> list[DatasetRow]:
@@ -95,7 +101,7 @@ def _dataset(name: str, row: Answer) -> DatasetRow:
         metadata=_metadata(row),
         size=row.get(b"volsize", 0),
         block_size=row.get(b"volblocksize", 0),
-        thin=not row.get(b"refreservation", 0),
+        reserved=row.get(b"refreservation", 0),
         usage=read_usage(row),
         origin=row.get(b"origin", b"").decode(),
         snapshots=tuple(sorted(snapshots, key=lambda snapshot: snapshot.txg)),
@@ -202,6 +208,6 @@ def _common(row: DatasetRow) -> dict[str, Any]:
         "labels": row.metadata.labels,
         "source": row.metadata.source,
         "checksum": row.metadata.checksum,
-        "thin": row.thin,
+        "thin": not row.reserved,
         "usage": row.usage,
     }

@@ -107,6 +107,32 @@ async def test_a_thick_volume_reserves_what_zfs_create_reserves_and_grows_so(
     assert int(get("refreservation", f"{root}/twin")) > 96 * host.MIB
 
 
+async def test_a_thick_volume_that_was_turned_back_reserves_what_its_size_takes(
+    store: ZfsStore, root: str
+) -> None:
+    made = await store.create_volume(new(size=32 * host.MIB, thin=False))
+    dataset = f"{root}/{made.id}"
+    small = get("refreservation", dataset)
+    taken = await store.create_snapshot(made.id, str(uuid.uuid4()), "small", 1)
+    await store.resize(made.id, 48 * host.MIB)
+    large = get("refreservation", dataset)
+    await store.rollback(taken.id, destroy_newer=False)
+    assert get("refreservation", dataset) == small
+    # A crash right after the rollback leaves the larger reservation.
+    host.run("zfs", "set", f"refreservation={large}", dataset)
+    await store.resize(made.id, 64 * host.MIB)
+    assert int(get("refreservation", dataset)) > 64 * host.MIB
+
+
+async def test_a_part_that_an_administrator_reserved_stays_as_it_is(
+    store: ZfsStore, root: str
+) -> None:
+    made = await store.create_volume(new(size=32 * host.MIB))
+    host.run("zfs", "set", "refreservation=16M", f"{root}/{made.id}")
+    await store.resize(made.id, 64 * host.MIB)
+    assert get("refreservation", f"{root}/{made.id}") == str(16 * host.MIB)
+
+
 async def test_a_thin_volume_reserves_nothing(store: ZfsStore, root: str) -> None:
     made = await store.create_volume(new(thin=True))
     assert get("refreservation", f"{root}/{made.id}") == "0"
