@@ -53,6 +53,10 @@ class VolMode(IntEnum):
 
 CANMOUNT_NOAUTO: Final = 2
 
+SNAPDEV_HIDDEN: Final = 0
+"""zfsprops(7), snapdev; ``zfs_snapdev_t``. A snapshot's device, which the parent may want, would be
+scanned by the host, and keep the snapshot from being destroyed meanwhile."""
+
 _ZSTD: Final = 16
 _ZSTD_FAST_1: Final = 103
 _LEVEL_SHIFT: Final = 7
@@ -111,7 +115,11 @@ def decode(values: Mapping[str, bytes]) -> Metadata:
 
 def of_dataset(kind: Kind, new: NewDataset) -> Properties:
     """Everything a new zvol is made with."""
-    native: Properties = {b"volsize": new.size, b"volblocksize": new.block_size}
+    native: Properties = {
+        b"volsize": new.size,
+        b"volblocksize": new.block_size,
+        b"snapdev": SNAPDEV_HIDDEN,
+    }
     if new.compression:
         native[b"compression"] = COMPRESSIONS[new.compression]
     volmode: Properties = {b"volmode": int(VolMode.DEV)}  # written to as a target in any case
@@ -134,7 +142,7 @@ def of_dataset(kind: Kind, new: NewDataset) -> Properties:
 def of_clone(kind: Kind, new: NewClone, source_volume_id: str = "") -> Properties:
     """Everything a clone or a copy is made with."""
     volmode = VolMode.DEV if kind is Kind.VOLUME else VolMode.NONE
-    return {b"volmode": int(volmode)} | encode(
+    return {b"volmode": int(volmode), b"snapdev": SNAPDEV_HIDDEN} | encode(
         {
             "kind": kind,
             "name": new.name,

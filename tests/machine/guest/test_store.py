@@ -174,6 +174,21 @@ async def test_a_template_has_no_device(store: ZfsStore, root: str) -> None:
         assert get("volmode", f"{root}/{dataset_id}") == "none"
 
 
+async def test_a_snapshot_has_no_device_though_its_parent_asks_for_one(
+    store: ZfsStore, root: str
+) -> None:
+    host.run("zfs", "set", "snapdev=visible", root)
+    made = await store.create_volume(new())
+    snapshot, template = await golden(store, made)
+    cloned = await store.clone(template, clone())
+    await store.create_snapshot(cloned.id, str(uuid.uuid4()), "of-the-clone", 1)
+    copied = await store.copy_to_template(snapshot, clone("copied"), lambda *_: None)
+    host.run("zfs", "set", "volmode=dev", f"{root}/{copied.id}")
+    host.run("udevadm", "settle")
+    links = {link.name for link in Path(f"/dev/zvol/{root}").iterdir()}
+    assert links == {made.id, cloned.id, copied.id}
+
+
 async def test_what_is_unfinished_gets_a_device_only_when_it_is_written(
     store: ZfsStore, root: str
 ) -> None:
