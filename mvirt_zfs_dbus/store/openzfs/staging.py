@@ -242,12 +242,15 @@ class Staging:
         await self._kernel.rename(found.dataset, f"{self._kernel.root}/{found.id}")
 
     async def _hide(self, dataset: str) -> None:
-        """Take the device of a template away: nothing is to find a guest's file systems there."""
+        """Take the device of a template away: nothing is to find a guest's file systems there.
+
+        With it goes what a thick target had reserved for its writer: a snapshot would double that.
+        """
         answer = await self._kernel.read(programs.PROPERTY, dataset=dataset, property="volmode")
         if answer.get(b"value") == b"none":
             return
         for _ in range(_HIDING):
-            await self._kernel.set(dataset, volmode="none")
+            await self._kernel.set(dataset, volmode="none", refreservation="none")
             if await device.wait_until_gone(dataset, _GOING):
                 return
         _log.warning(

@@ -133,6 +133,16 @@ async def test_a_part_that_an_administrator_reserved_stays_as_it_is(
     assert get("refreservation", f"{root}/{made.id}") == str(16 * host.MIB)
 
 
+async def test_a_template_reserves_nothing_for_writes_that_never_come(
+    store: ZfsStore, root: str
+) -> None:
+    imported = new(size=32 * host.MIB, thin=False)
+    await store.create_target(Kind.TEMPLATE, imported)
+    assert int(get("refreservation", f"{root}/.tmp/{imported.id}")) > 32 * host.MIB
+    await store.publish(imported.id)
+    assert get("refreservation", f"{root}/{imported.id}") == "0"
+
+
 async def test_a_thin_volume_reserves_nothing(store: ZfsStore, root: str) -> None:
     made = await store.create_volume(new(thin=True))
     assert get("refreservation", f"{root}/{made.id}") == "0"
