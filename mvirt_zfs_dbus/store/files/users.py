@@ -26,6 +26,8 @@ def users_of(file: os.stat_result) -> list[User]:
     only.
     """
     wanted = _identity(file)
+    if not wanted:
+        return []
     found = [User(pid, _command(pid)) for pid in _processes() if _has_open(pid, wanted)]
     names = [*_loop_devices(wanted)]
     if stat.S_ISBLK(file.st_mode):
