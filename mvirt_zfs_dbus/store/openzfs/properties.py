@@ -17,6 +17,7 @@ have moved datasets about, and user properties are inherited.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -56,6 +57,10 @@ CANMOUNT_NOAUTO: Final = 2
 SNAPDEV_HIDDEN: Final = 0
 """zfsprops(7), snapdev; ``zfs_snapdev_t``. A snapshot's device, which the parent may want, would be
 scanned by the host, and keep the snapshot from being destroyed meanwhile."""
+
+_MOMENT: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
+"""More digits do not fit into the 64 bits of a property on the bus."""
+_UNSPEAKABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 _ZSTD: Final = 16
 _ZSTD_FAST_1: Final = 103
@@ -97,14 +102,14 @@ class Metadata:
 def decode(values: Mapping[str, bytes]) -> Metadata:
     """Read properties by their names without the prefix; pieces are joined already.
 
-    A value somebody else wrote there is taken as far as it can be read.
+    A value somebody else wrote there is taken as far as it can be read, and told to others: one
+    that D-Bus has no words for would keep them from hearing of any volume.
     """
     texts = {key: value.decode(errors="replace") for key, value in values.items()}
-    created = texts.get("created", "")
     return Metadata(
         kind=texts.get("kind", ""),
         name=texts.get("name", ""),
-        created_at=int(created) if created.isdecimal() and created.isascii() else 0,
+        created_at=_read_moment(texts.get("created", "")),
         labels=_read_labels(texts.get("labels", "")),
         source=texts.get("source", ""),
         checksum=texts.get("checksum", ""),
@@ -192,11 +197,24 @@ def labels_text(labels: Mapping[str, str]) -> str:
     return json.dumps(dict(sorted(labels.items())), ensure_ascii=False, separators=(",", ":"))
 
 
+def _read_moment(text: str) -> int:
+    return int(text) if _MOMENT.fullmatch(text) else 0
+
+
 def _read_labels(text: str) -> dict[str, str]:
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {key: value for key, value in found.items() if isinstance(value, str)}
+    return {
+        key: value
+        for key, value in found.items()
+        if isinstance(value, str) and _can_be_told(key) and _can_be_told(value)
+    }
+
+
+def _can_be_told(text: str) -> bool:
+    """Whether D-Bus has it as a string: no NUL, no half of a surrogate pair."""
+    return not _UNSPEAKABLE.search(text)

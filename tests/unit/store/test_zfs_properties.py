@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +88,7 @@ def test_empty_values_take_no_property() -> None:
     stored = properties.of_clone(Kind.VOLUME, NewClone("id", "name"))
     assert set(stored) == {
         b"volmode",
+        b"snapdev",
         b"org.mvirt:kind",
         b"org.mvirt:name",
         b"org.mvirt:created",
@@ -112,3 +114,32 @@ def test_every_compression_the_rules_allow_has_a_number() -> None:
         *levels,
     }
     assert all(rules.COMPRESSIONS.fullmatch(name) for name in levels)
+
+
+@pytest.mark.parametrize("text", ["9" * 20, "9" * 5000, "-1", "1e3", "²", "٣", "", " 1"])
+def test_a_moment_that_fits_nowhere_is_none(text: str) -> None:
+    """5000 digits are more than int() takes; 20 are more than D-Bus does."""
+    assert decode({"created": text.encode()}).created_at == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"a":"\u0000"}',
+        r'{"\u0000":"a"}',
+        r'{"a":"\ud800"}',
+        r'{"\udfff":"a"}',
+        '{"a":1}',
+        '["a"]',
+        "nonsense",
+        "[" * 100_000,
+        "1" * 5000,
+    ],
+)
+def test_labels_that_cannot_be_told_are_left_out(text: str) -> None:
+    """What somebody wrote into one volume's property must not hide all volumes from the bus."""
+    assert decode({"labels": text.encode()}).labels == {}
+
+
+def test_labels_beside_one_that_cannot_be_told_stay() -> None:
+    assert decode({"labels": rb'{"a":"\u0000","b":"\ud83d\ude00"}'}).labels == {"b": "😀"}
