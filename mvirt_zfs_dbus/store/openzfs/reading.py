@@ -14,8 +14,7 @@ from ..base import Inventory
 from . import device, programs, rows, zpool
 from .events import ANYTHING
 from .kernel import Kernel, ProgramFailed
-from .properties import DELETED
-from .rows import DatasetRow
+from .rows import DatasetRow, is_id
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Reading:
         found = sorted(self._rows.values(), key=lambda row: row.dataset)
         self._homes = {s.name: row.dataset for row in found for s in row.snapshots}
         inventory = Inventory(Pool(self._kernel.root, health, usage))
-        deleted = {row.dataset for row in found if row.metadata.state == DELETED}
+        deleted = {row.dataset for row in found if row.deleted}
         return rows.add_to(inventory, found), deleted
 
     async def _renew_rows(self) -> Mapping[bytes, Any]:
@@ -102,9 +101,8 @@ class Reading:
 
     async def deleted(self) -> set[str]:
         """The datasets that are deleted, which is read sooner than everything."""
-        return set(
-            programs.names(await self._kernel.read(programs.DELETED, root=self._kernel.root))
-        )
+        answer = await self._kernel.read(programs.DELETED, root=self._kernel.root)
+        return {name for name in programs.names(answer) if is_id(name.rpartition("/")[2])}
 
     async def pool(self) -> Pool:
         health = zpool.health(self._kernel.pool)

@@ -68,6 +68,11 @@ class DatasetRow:
         return self.metadata.state != DELETED and self.size > 0 and is_id(self.id)
 
     @property
+    def deleted(self) -> bool:
+        """Whether it waits for its last clone. A copy somebody made of one, or renamed, does not."""
+        return self.metadata.state == DELETED and is_id(self.id)
+
+    @property
     def thick(self) -> bool:
         """Whether all of it is reserved. An administrator may have reserved a part."""
         return self.reserved >= self.size

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import ANY
 
 import pytest
 
@@ -25,6 +26,7 @@ class KernelDouble:
         self.root, self.pool = "tank/vm", "tank"
         self.rows = {f"tank/vm/{name}": volume() for name in (ONE, TWO)}
         self.damaged: set[str] = set()
+        self.deleted: list[str] = []
         self.state: Mapping[bytes, Any] = {}
         self.asked: list[list[str] | None] = []
         self.waited_for: list[set[str]] = []
@@ -39,6 +41,8 @@ class KernelDouble:
         return {dataset for dataset in datasets if not await still_there(dataset)}
 
     async def read(self, program: str, **arguments: Any) -> Mapping[bytes, Any]:
+        if program == programs.DELETED:
+            return {b"names": {b"%d" % n: name.encode() for n, name in enumerate(self.deleted, 1)}}
         assert program == programs.SCAN
         names, skip = arguments.get("names"), arguments["skip"]
         self.asked.append(names)
@@ -93,6 +97,16 @@ async def test_what_is_gone_is_gone_after_a_rescan(kernel: KernelDouble, reading
     del kernel.rows[f"tank/vm/{ONE}"]
     reading.touch(f"tank/vm/{ONE}")
     assert await names(reading) == {TWO: "name"}
+
+
+async def test_what_was_deleted_and_somebody_renamed_is_not_collected(
+    kernel: KernelDouble, reading: Reading
+) -> None:
+    deleted = volume() | {b"state": b"deleted"}
+    kernel.rows = {f"tank/vm/{ONE}": deleted, "tank/vm/rescued": deleted}
+    assert await reading.scan() == (ANY, {f"tank/vm/{ONE}"})
+    kernel.deleted = sorted(kernel.rows)
+    assert await reading.deleted() == {f"tank/vm/{ONE}"}
 
 
 @pytest.mark.parametrize("again", [False, True])
