@@ -169,9 +169,11 @@ class Staging:
         """The name to make it under; it is gone again if that fails."""
         staged = self.name_of(dataset_id)
         with self._reserved(dataset_id):
-            for name in (f"{self._kernel.root}/{dataset_id}", staged):
-                if await self._kernel.exists(name):
-                    raise AlreadyExists(f"{name} exists already")
+            final = f"{self._kernel.root}/{dataset_id}"
+            if await self._kernel.exists(final):
+                raise AlreadyExists(f"{final} exists already")
+            if await self._kernel.exists(staged):  # it was busy when its maker gave it up
+                await self._destroy(staged)
             await self._ensure()
             try:
                 yield staged
