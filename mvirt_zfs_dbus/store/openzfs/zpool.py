@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,9 @@ _REASONS: Final = (
     ("busy", DeviceBusy),
 )
 """What zfs(8) writes (libzfs_util.c, libzfs_error_description) and what it means to a caller."""
+
+_QUOTED: Final = re.compile("'[^']*'")
+"""The dataset in a complaint, which may be called tank/suspended."""
 
 
 def pool_of(dataset: str) -> str:
@@ -96,5 +100,6 @@ async def _run(program: str, *arguments: str) -> str:
 
 def error_from(command: str, complaint: str) -> Error:
     text = complaint.strip() or "it gave no reason"
-    kind = next((kind for words, kind in _REASONS if words in complaint), Error)
+    reason = _QUOTED.sub("", complaint)
+    kind = next((kind for words, kind in _REASONS if words in reason), Error)
     return kind(f"{command}: {text}")

@@ -75,6 +75,8 @@ def test_a_pool_that_is_not_imported_is_unavailable(pool: Path) -> None:
         ("cannot set property for 'tank/x': dataset is busy\n", DeviceBusy),
         ("cannot set property for 'tank/x': pool I/O is currently suspended\n", PoolUnavailable),
         ("cannot set property for 'tank/x': permission denied\n", Error),
+        ("cannot set property for 'suspended/busy': permission denied\n", Error),
+        ("cannot set property for 'suspended/busy': out of space\n", NoSpace),
         ("", Error),
     ],
 )
