@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from ...errors import DeviceBusy, DeviceTimeout
+from ...errors import DeviceBusy, DeviceTimeout, Error
 from ...model import User
 from ..files import users
 from ..files.inotify import DirectoryWatch
@@ -118,7 +118,9 @@ async def open_device(dataset: str, patience: float) -> int:
             fd = await asyncio.to_thread(os.open, path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
             break
         except OSError as error:
-            if error.errno not in _NOT_READY or loop.time() > deadline:
+            if error.errno not in _NOT_READY:
+                raise Error(f"{path} cannot be opened for writing: {error.strerror}") from error
+            if loop.time() > deadline:
                 raise DeviceBusy(
                     f"{path} cannot be opened: {error.strerror}; it is held by"
                     f" {await asyncio.to_thread(holder_of, dataset) or 'something unknown'}"

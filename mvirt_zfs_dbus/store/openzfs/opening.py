@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import fcntl
 import os
+import uuid
 from pathlib import Path
 from typing import Final
 
 from ...errors import PoolUnavailable
-from . import zpool
+from . import programs, zpool
 from .kernel import Kernel
 
 _MODULE: Final = Path("/sys/module/zfs")
 
+_LONGEST: Final = 255 - len(f"/{uuid.UUID(int=0)}@{uuid.UUID(int=0)}")
+"""Bytes of a dataset's name: ZFS_MAX_DATASET_NAME_LEN, without what comes after it."""
+
 
 async def check_root(kernel: Kernel) -> None:
     """PoolUnavailable: the pool is not imported or not usable, or has no such dataset."""
+    if len(kernel.root.encode()) > _LONGEST:
+        raise PoolUnavailable(
+            f"the name {kernel.root} is longer than {_LONGEST} bytes: it leaves no room for the"
+            " names of volumes and their snapshots"
+        )
     if not _MODULE.exists():
         raise PoolUnavailable("the kernel has no ZFS: modprobe zfs loads it where it is installed")
     health = zpool.health(kernel.pool)
@@ -28,6 +37,9 @@ async def check_root(kernel: Kernel) -> None:
             f"there is no dataset {kernel.root}; zfs create -o mountpoint=none {kernel.root}"
             " makes it"
         )
+    found = await kernel.read(programs.PROPERTY, dataset=kernel.root, property="keystatus")
+    if found.get(b"value") == b"unavailable":
+        raise PoolUnavailable(f"{kernel.root} is encrypted; zfs load-key unlocks it")
 
 
 def lock(directory: Path, pool: str) -> int:

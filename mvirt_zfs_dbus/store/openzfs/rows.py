@@ -69,7 +69,7 @@ class DatasetRow:
 
     @property
     def deleted(self) -> bool:
-        """Whether it waits for its last clone. A copy somebody made of one, or renamed, does not."""
+        """Whether it waits for its last clone. What somebody renamed, or made of one, does not."""
         return self.metadata.state == DELETED and is_id(self.id)
 
     @property

@@ -20,6 +20,7 @@ import pytest
 from mvirt_zfs_dbus.errors import (
     DeviceBusy,
     DeviceTimeout,
+    Error,
     HasClones,
     HasSnapshots,
     NewerSnapshots,
@@ -228,6 +229,18 @@ async def test_nobody_can_mount_or_format_a_target_that_is_being_written(
             assert "in use" in refused.stderr or "already mounted" in refused.stderr
     finally:
         os.close(fd)
+    await store.abandon(target.id)
+
+
+async def test_a_target_that_cannot_be_written_is_not_called_busy(
+    store: ZfsStore, root: str
+) -> None:
+    host.run("zfs", "set", "readonly=on", root)
+    target = new()
+    await store.create_target(Kind.VOLUME, target)
+    with pytest.raises(Error, match="Read-only") as refused:
+        await store.open_target(target.id)
+    assert not isinstance(refused.value, DeviceBusy)
     await store.abandon(target.id)
 
 
@@ -600,6 +613,19 @@ async def test_a_disk_that_goes_offline_is_in_the_pools_health(
     await store.close()
 
 
+async def test_a_root_that_leaves_no_room_for_names_is_refused(root: str, tmp_path: Path) -> None:
+    longest = root + "/" + "x" * (181 - len(f"{root}/"))
+    host.run("zfs", "create", "-o", "mountpoint=none", longest)
+    with pytest.raises(PoolUnavailable, match="longer than"):
+        await _restart(f"{longest}x", tmp_path)
+    store = ZfsStore(longest, runtime_directory=tmp_path)
+    await store.start()
+    made = await store.create_volume(new())
+    await store.create_snapshot(made.id, str(uuid.uuid4()), "taken", 1)
+    assert len((await store.scan()).snapshots) == 1
+    await store.close()
+
+
 async def test_a_pool_that_is_locked_says_so(root: str, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
@@ -617,3 +643,7 @@ async def test_a_pool_that_is_locked_says_so(root: str, tmp_path: Path) -> None:
     host.run("zfs", "load-key", locked)
     assert set((await store.scan()).volumes) == {made.id}
     await store.close()
+    host.run("udevadm", "settle")
+    host.run("zfs", "unload-key", locked)
+    with pytest.raises(PoolUnavailable, match="load-key"):
+        await _restart(locked, tmp_path)
