@@ -60,6 +60,11 @@ def test_a_wrong_configuration_is_not_tried_again() -> None:
     assert settings(UNIT, "Service")["RestartPreventExitStatus"] == ["2"]
 
 
+def test_a_pool_that_comes_late_finds_a_service_that_still_tries() -> None:
+    assert settings(UNIT, "Service")["Restart"] == ["on-failure"]
+    assert settings(UNIT, "Unit")["StartLimitIntervalSec"] == ["0"]
+
+
 def test_a_worker_killed_for_its_memory_does_not_stop_the_service() -> None:
     assert settings(UNIT, "Service")["OOMPolicy"] == ["continue"]
 
