@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import tempfile
 import threading
@@ -41,8 +42,9 @@ def import_fd(
     target: bytes | None = None,
     extra: int = 0,
     pool: Pool | None = None,
+    disk: int | None = None,
 ) -> Result:
-    """Import into a temporary file. Raises what the converter says is wrong.
+    """Import into a temporary file, or ``disk``. Raises what the converter says is wrong.
 
     ``target``: what the disk holds before, which is then not known to be zero.
     """
@@ -60,9 +62,9 @@ def import_fd(
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        with ours, tempfile.TemporaryFile() as disk:
+        with ours, tempfile.TemporaryFile() as file:
             channel.send(ours, protocol.Open(image_format, algorithm, length), [fd])
-            return _drive(ours, disk.fileno(), target, extra)
+            return _drive(ours, file.fileno() if disk is None else disk, target, extra)
     finally:
         thread.join()
         if not pool:
@@ -78,7 +80,7 @@ def _drive(control, disk: int, before: bytes | None, extra: int) -> Result:
             case protocol.Image():
                 result.info = message
                 size = (message.virtual_size or 0) + extra
-                os.truncate(disk, size)
+                _resize(disk, size)
                 if before is not None:
                     os.pwrite(disk, before[:size].ljust(size, before[-1:]), 0)
                 channel.send(control, protocol.Write(size, before is None), [disk])
@@ -86,7 +88,7 @@ def _drive(control, disk: int, before: bytes | None, extra: int) -> Result:
                 result.reports.append(message)
             case protocol.Resize(size, least):
                 result.resizes.append((size, least))
-                os.truncate(disk, size)
+                _resize(disk, size)
                 channel.send(control, protocol.Resized(size))
             case protocol.NeedSpool():
                 result.spools += 1
@@ -107,6 +109,11 @@ def _drive(control, disk: int, before: bytes | None, extra: int) -> Result:
     result.disk = os.pread(disk, os.fstat(disk).st_size, 0)
     result.allocated = os.fstat(disk).st_blocks * 512
     return result
+
+
+def _resize(disk: int, size: int) -> None:
+    if stat.S_ISREG(os.fstat(disk).st_mode):
+        os.truncate(disk, size)
 
 
 class Program:
