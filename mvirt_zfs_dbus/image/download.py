@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
@@ -57,9 +58,10 @@ async def download(
     ``hosts`` denies it. Truncated: the body ended early. BrokenPipeError: the pipe's reader is
     gone.
     """
+    trusted = ssl.create_default_context()
     async with (
-        _session(_CheckedResolver(hosts), stall_timeout) as direct,
-        _session(ThreadedResolver(), stall_timeout) as by_proxy,
+        _session(_CheckedResolver(hosts), trusted) as direct,
+        _session(ThreadedResolver(), trusted) as by_proxy,
     ):
         connections = _Connections(hosts, direct, by_proxy, stall_timeout)
         body = _Body(connections, urls.check(url), pipe_fd, started, checked_later)
@@ -92,16 +94,12 @@ class _CheckedResolver(ThreadedResolver):
         return permitted
 
 
-def _session(resolver: ThreadedResolver, stall_timeout: float) -> aiohttp.ClientSession:
+def _session(resolver: ThreadedResolver, trusted: ssl.SSLContext) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            resolver=resolver, use_dns_cache=False, ssl=ssl.create_default_context()
-        ),
+        connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, ssl=trusted),
         headers=_HEADERS,
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(
-            total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=stall_timeout
-        ),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT),
         read_bufsize=_READ_BUFFER,
         auto_decompress=False,
     )
@@ -121,7 +119,7 @@ class _Connections:
         self._direct = direct
         self._by_proxy = by_proxy
         self.stall_timeout = stall_timeout
-        self._answered = False
+        self._answered: set[tuple[str, str | None, int]] = set()
 
     async def get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         """The answer of the last one of all redirects, which lead to http and https alone."""
@@ -136,7 +134,7 @@ class _Connections:
     async def _request(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         proxy = proxies.proxy_for(url)
         session = self._by_proxy if proxy else self._direct
-        with self._failures(urls.shown(url)):
+        with self._failures(url):
             target = URL(url)
             host = target.raw_host or ""
             if proxy:
@@ -147,33 +145,24 @@ class _Connections:
                 response = await session.get(
                     target, headers=headers, allow_redirects=False, proxy=proxy
                 )
-        self._answered = True
+        self._answered.add(urls.origin(url))
         return response
 
     @contextlib.contextmanager
-    def _failures(self, shown: str) -> Iterator[None]:
+    def _failures(self, url: str) -> Iterator[None]:
         """What went wrong before an answer, as the error it is.
 
-        A host that never answered is not tried again, for most likely there is none.
+        A server that never answered is not tried again, for most likely there is none.
         """
         try:
             yield
-        except (TimeoutError, aiohttp.ClientConnectorError) as error:
-            failed = DownloadFailed(f"{shown} {self._unreachable(error)}")
-            if self._answered and not isinstance(error, aiohttp.ClientSSLError):
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failed = DownloadFailed(f"{urls.shown(url)} {self._said(error)}")
+            if _may_pass(error, answered=urls.origin(url) in self._answered):
                 raise Interrupted(failed) from error
             raise failed from error
-        except (aiohttp.ClientResponseError, ValueError) as error:  # no HTTP, or no URL
-            failed = DownloadFailed(f"{shown} could not be downloaded: {_reason(error)}")
-            if getattr(error, "status", 0) in retries.PASSING:  # a proxy's
-                raise Interrupted(failed) from error
-            raise failed from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Interrupted(
-                DownloadFailed(f"{shown} could not be downloaded: {_reason(error)}")
-            ) from error
 
-    def _unreachable(self, error: Exception) -> str:
+    def _said(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
             return f"gave no answer within {self.stall_timeout:g} seconds"
         return f"could not be downloaded: {_reason(error)}"
@@ -277,15 +266,17 @@ class _Body:
             self._received += len(chunk)
         if self._length is not None and self._received != self._length:
             raise Interrupted(self._cut())
-        if connection and connection.exception():
+        after = connection.exception() if connection is not None else None
+        if isinstance(after, HttpProcessingError):  # what follows is no other answer
             raise DownloadFailed(f"{self._shown} sent more than {self._received} bytes")
 
     async def _piece(self, response: aiohttp.ClientResponse) -> bytes:
         """Some bytes of the body, and none at its end."""
+        timeout = self._connections.stall_timeout
         try:
-            return await response.content.readany()
+            async with asyncio.timeout(timeout):
+                return await response.content.readany()
         except TimeoutError as error:
-            timeout = self._connections.stall_timeout
             raise Interrupted(
                 DownloadFailed(f"{self._shown} sent nothing for {timeout:g} seconds")
             ) from error
@@ -295,6 +286,19 @@ class _Body:
     def _cut(self) -> Truncated:
         of = "" if self._length is None else f" of {self._length}"
         return Truncated(f"{self._shown}: the connection ended after {self._received}{of} bytes")
+
+
+def _may_pass(error: Exception, *, answered: bool) -> bool:
+    """Whether the same request may get an answer a moment later."""
+    match error:
+        case aiohttp.ClientSSLError():
+            return False
+        case TimeoutError() | aiohttp.ClientConnectorError():
+            return answered
+        case aiohttp.ClientResponseError(status=status):  # a proxy's, or of what is no HTTP: 400
+            return status in retries.PASSING
+        case _:  # no URL is a ValueError
+            return not isinstance(error, ValueError)
 
 
 def _reason(error: Exception) -> str:

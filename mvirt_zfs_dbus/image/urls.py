@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from ..errors import DownloadFailed
 
@@ -32,10 +32,10 @@ def redirected(url: str, location: str) -> str:
         raise DownloadFailed(
             f"{shown(url)} redirects to {shown(location)!r}; only http and https are followed"
         )
-    old, new = urlsplit(url), urlsplit(target)
-    if _origin(old) != _origin(new) or "@" in new.netloc:
+    new = urlsplit(target)
+    if origin(url) != origin(target) or "@" in new.netloc:
         return target
-    user = old.netloc.rpartition("@")
+    user = urlsplit(url).netloc.rpartition("@")
     return new._replace(netloc=f"{user[0]}{user[1]}{new.netloc}").geturl()
 
 
@@ -47,5 +47,7 @@ def _is_http(url: str) -> bool:
         return False
 
 
-def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+def origin(url: str) -> tuple[str, str | None, int]:
+    """(scheme, host, port) of a URL that was checked (RFC 6454)."""
+    parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
