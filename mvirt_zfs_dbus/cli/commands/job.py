@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import uuid
 from argparse import ArgumentParser, Namespace
 
 from ...client import Job
-from ...errors import NotFound
+from ...errors import Error, NotFound
 from ...units import format_time
 from .. import render
+from ..asking import says_yes, somebody_is_there
 from ..context import Context, Subparsers, command
 from ..progress import display, progress_text
 
 
 def add(parsers: Subparsers) -> None:
-    list_parser = command(parsers, "list", list_all, "list the jobs, oldest first")
+    list_parser = command(
+        parsers, "list", list_all, "list the jobs, oldest first", "job list", "job list --running"
+    )
     list_parser.add_argument("--running", action="store_true", help="only unfinished ones")
 
-    _add_job(command(parsers, "show", show, "show everything about a job"))
-    _add_job(command(parsers, "watch", watch, "follow a job to its end; Ctrl-C leaves it running"))
-    _add_job(command(parsers, "cancel", cancel, "stop a job and remove what it has made"))
+    _add_job(command(parsers, "show", show, "show everything about a job", "job show debian-12"))
+    _add_job(
+        command(
+            parsers,
+            "watch",
+            watch,
+            "follow a job to its end; Ctrl-C leaves it running",
+            "job watch debian-12",
+        )
+    )
+    _add_job(
+        command(
+            parsers,
+            "cancel",
+            cancel,
+            "stop a job and remove what it has made",
+            "job cancel debian-12",
+            changes=True,
+        )
+    )
+    _add_job(
+        command(
+            parsers, "remove", remove, "forget a finished job", "job remove debian-12", changes=True
+        )
+    )
 
 
 def _add_job(parser: ArgumentParser) -> None:
@@ -44,6 +71,37 @@ async def follow(context: Context, job: Job) -> None:
     job.raise_failure()
 
 
+async def to_its_end(context: Context, job: Job, *, cancel_unasked: bool = False) -> None:
+    """Follow a job that this command has started; Ctrl-C asks what is to become of it.
+
+    Where nobody can be asked, who started the job wants it gone.
+    """
+    try:
+        await follow(context, job)
+    except asyncio.CancelledError:
+        if cancel_unasked or not somebody_is_there() or says_yes(f"Cancel {_what(job)}?"):
+            await _cancel(job)
+        else:
+            _tell(f"{_what(job)} goes on: mvirt-zfsctl job watch {job.name}")
+        raise
+
+
+async def _cancel(job: Job) -> None:
+    try:
+        await job.cancel()
+        _tell(f"{_what(job)} is cancelled")
+    except Error as error:
+        _tell(f"not cancelled: {error.message}")
+
+
+def _what(job: Job) -> str:
+    return f"the {job.operation} of {job.name}"
+
+
+def _tell(text: str) -> None:
+    print(f"mvirt-zfsctl: {text}", file=sys.stderr)
+
+
 async def list_all(context: Context, arguments: Namespace) -> None:
     jobs = await context.client.jobs()
     if arguments.running:
@@ -60,7 +118,7 @@ async def list_all(context: Context, arguments: Namespace) -> None:
         )
         for job in jobs
     ]
-    context.output.objects(jobs, render.table(columns, rows))
+    context.output.table(jobs, columns, rows)
 
 
 async def show(context: Context, arguments: Namespace) -> None:
@@ -98,3 +156,9 @@ async def cancel(context: Context, arguments: Namespace) -> None:
     await job.cancel()
     await job.refresh()
     context.output.object(job, f"{job.operation} of {job.name}: {job.state}")
+
+
+async def remove(context: Context, arguments: Namespace) -> None:
+    job = await find(context, arguments.job)
+    await job.remove()
+    context.output.object(job, f"removed the job {job.id}")

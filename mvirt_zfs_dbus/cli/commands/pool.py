@@ -11,12 +11,14 @@ from ..context import Context, Subparsers, command
 
 
 def add(parsers: Subparsers) -> None:
-    command(parsers, "pool", show, "show the pool: health, space, how much is provisioned")
+    command(parsers, "pool", show, "show the pool: health, space, how much is provisioned", "pool")
 
 
 async def show(context: Context, _: Namespace) -> None:
     pools = [await pool.refresh() for pool in (await context.client.inventory()).pools]
-    context.output.objects(pools, "\n\n".join(_description(pool) for pool in pools))
+    context.output.answer(
+        [render.plain(pool) for pool in pools], "\n\n".join(map(_description, pools))
+    )
 
 
 def _description(pool: Pool) -> str:

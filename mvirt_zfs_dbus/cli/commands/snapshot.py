@@ -7,36 +7,61 @@ from argparse import ArgumentParser, Namespace
 from ...client import Snapshot, Volume
 from ...errors import NotFound
 from ...units import format_size, format_time
-from .. import render
-from ..context import Context, Subparsers, add_yes, command, confirm
+from ..asking import confirm
+from ..context import Context, Subparsers, add_defer, add_yes, command
 
 
 def add(parsers: Subparsers) -> None:
-    create_parser = command(parsers, "create", create, "keep a volume as it is now")
+    create_parser = command(
+        parsers,
+        "create",
+        create,
+        "keep a volume as it is now",
+        "snapshot create web-1 fresh",
+        changes=True,
+    )
     create_parser.add_argument("volume", help="name or UUID")
-    create_parser.add_argument("name")
+    create_parser.add_argument("name", help="of the new snapshot")
 
-    list_parser = command(parsers, "list", list_all, "list the snapshots, oldest first")
+    list_parser = command(
+        parsers,
+        "list",
+        list_all,
+        "list the snapshots, oldest first",
+        "snapshot list",
+        "snapshot list web-1",
+    )
     list_parser.add_argument("volume", nargs="?", help="name or UUID; without it, of all volumes")
 
     rollback_parser = command(
-        parsers, "rollback", rollback, "turn a volume back to a snapshot; what came later is lost"
+        parsers,
+        "rollback",
+        rollback,
+        "turn a volume back to a snapshot; what came later is lost",
+        "snapshot rollback web-1 fresh",
+        "snapshot rollback web-1 fresh --destroy-newer --yes",
+        changes=True,
     )
-    _add_snapshot(rollback_parser)
+    add_snapshot(rollback_parser)
     rollback_parser.add_argument(
         "--destroy-newer", action="store_true", help="destroy the snapshots after it"
     )
     add_yes(rollback_parser)
 
-    delete_parser = command(parsers, "delete", delete, "destroy a snapshot")
-    _add_snapshot(delete_parser)
-    delete_parser.add_argument(
-        "--defer", action="store_true", help="where clones need it, go with the last of them"
+    delete_parser = command(
+        parsers,
+        "delete",
+        delete,
+        "destroy a snapshot",
+        "snapshot delete web-1 fresh",
+        changes=True,
     )
+    add_snapshot(delete_parser)
+    add_defer(delete_parser)
     add_yes(delete_parser)
 
 
-def _add_snapshot(parser: ArgumentParser) -> None:
+def add_snapshot(parser: ArgumentParser) -> None:
     parser.add_argument("volume", help="name or UUID")
     parser.add_argument("snapshot", help="name or UUID")
 
@@ -81,7 +106,7 @@ async def list_all(context: Context, arguments: Namespace) -> None:
         )
         for snapshot in snapshots
     ]
-    context.output.objects(snapshots, render.table(columns, rows))
+    context.output.table(snapshots, columns, rows)
 
 
 async def rollback(context: Context, arguments: Namespace) -> None:
@@ -101,4 +126,4 @@ async def delete(context: Context, arguments: Namespace) -> None:
     volume, snapshot = await find(context, arguments)
     confirm(f"Destroy snapshot {snapshot.name} of volume {volume.name}?", arguments)
     await snapshot.delete(defer=arguments.defer)
-    context.output.text(f"deleted snapshot {snapshot.name} of {volume.name}")
+    context.output.object(snapshot, f"deleted snapshot {snapshot.name} of {volume.name}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from .ctl import Ctl
 from .process import MIB, Client, ServiceProcess, client_on
 
 
@@ -68,3 +72,32 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def image(images: dict[str, Path]) -> Path:
     return images["raw"]
+
+
+@pytest.fixture
+def ctl(service: ServiceProcess) -> Ctl:
+    return Ctl(service.address)
+
+
+@pytest.fixture
+async def slow_url() -> AsyncIterator[str]:
+    """An image over HTTP that never ends on its own, and tells when somebody reads it."""
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(64 * MIB)})
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"\xeb" * 65536)
+                await asyncio.sleep(0.02)
+        except ConnectionError:
+            return response
+
+    application = web.Application()
+    application.router.add_get("/slow.img", slow)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await web.SockSite(runner, listener).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/slow.img"
+        await runner.cleanup()

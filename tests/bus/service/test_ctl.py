@@ -4,109 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
-import pty
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import web
 from busdaemon import BusDaemon
 
 from mvirt_zfs_dbus import client as zfs_client
 from mvirt_zfs_dbus.errors import InvalidSize, NotFound
 
+from .ctl import Ctl
 from .process import MIB, ServiceProcess
-
-PIPE = asyncio.subprocess.PIPE
-
-
-@dataclass(frozen=True)
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-class Ctl:
-    """Runs commands on the service's bus, standard input being nothing or some bytes."""
-
-    def __init__(self, address: str) -> None:
-        self.environment = os.environ | {"MVIRT_ZFS_BUS": address, "TERM": "xterm"}
-
-    async def start(
-        self, *arguments: str | Path, stdin: int = asyncio.subprocess.DEVNULL, stdout: int = PIPE
-    ) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-m", "mvirt_zfs_dbus.cli.main", *arguments]
-        return await asyncio.create_subprocess_exec(
-            *command, stdin=stdin, stdout=stdout, stderr=PIPE, env=self.environment
-        )
-
-    async def run(self, *arguments: str | Path, given: bytes | None = None) -> Outcome:
-        stdin = asyncio.subprocess.DEVNULL if given is None else PIPE
-        process = await self.start(*arguments, stdin=stdin)
-        out, err = await process.communicate(given)
-        assert process.returncode is not None
-        return Outcome(process.returncode, out.decode(), err.decode())
-
-    async def __call__(self, *arguments: str | Path, given: bytes | None = None) -> str:
-        """What a command prints that has to work, and says nothing on standard error."""
-        outcome = await self.run(*arguments, given=given)
-        assert (outcome.status, outcome.err) == (0, "")
-        return outcome.out
-
-    async def json(self, *arguments: str | Path) -> Any:
-        return json.loads(await self("--json", *arguments))
-
-    async def refused(self, status: int, name: str, *arguments: str | Path) -> str:
-        """The one line on standard error of a command that has to fail."""
-        outcome = await self.run(*arguments)
-        assert outcome.status == status, outcome
-        lines = outcome.err.splitlines()
-        assert len(lines) == 1, outcome.err
-        assert lines[0].startswith("mvirt-zfsctl: ")
-        assert lines[0].endswith(f"({name})")
-        return lines[0]
-
-    async def content(self, volume: str) -> bytes:
-        return Path((await self.json("volume", "show", volume))["Device"]).read_bytes()
-
-
-@pytest.fixture
-def ctl(service: ServiceProcess) -> Ctl:
-    return Ctl(service.address)
-
-
-@pytest.fixture
-async def slow_url() -> AsyncIterator[str]:
-    """An image over HTTP that never ends on its own, and tells when somebody reads it."""
-
-    async def slow(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(64 * MIB)})
-        await response.prepare(request)
-        try:
-            while True:
-                await response.write(b"\xeb" * 65536)
-                await asyncio.sleep(0.02)
-        except ConnectionError:
-            return response
-
-    application = web.Application()
-    application.router.add_get("/slow.img", slow)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/slow.img"
-        await runner.cleanup()
 
 
 async def test_a_volume_is_made_listed_shown_grown_renamed_and_deleted(ctl: Ctl) -> None:
@@ -128,6 +40,79 @@ async def test_a_volume_is_made_listed_shown_grown_renamed_and_deleted(ctl: Ctl)
     assert await ctl.json("volume", "list") == []
 
 
+async def test_labels_are_set_removed_and_shown(ctl: Ctl) -> None:
+    await ctl("volume", "create", "web", "1M", "--label", "vm=a")
+    assert await ctl("volume", "label", "web", "--set", "owner=ops", "--set", "note=x=y") == (
+        "note=x=y\nowner=ops\nvm=a\n"
+    )
+    assert await ctl(
+        "volume", "label", "web", "--remove", "note", "--remove", "vm", "--set", "vm=b"
+    ) == ("owner=ops\nvm=b\n")
+    assert await ctl("volume", "label", "web") == "owner=ops\nvm=b\n"
+    assert "owner" in await ctl.refused(3, "NotFound", "volume", "label", "web", "--remove", "x")
+    labelled = await ctl.json("volume", "label", "web", "--remove", "vm", "--remove", "owner")
+    assert labelled["Labels"] == {}
+    assert await ctl("volume", "label", "web") == "web has no labels\n"
+
+
+async def test_who_has_a_volume_open_is_shown(ctl: Ctl) -> None:
+    device = (await ctl.json("volume", "create", "web", "1M"))["Device"]
+    assert await ctl("volume", "users", "web") == f"nobody has {device} open\n"
+    with Path(device).open("rb"):
+        (user,) = await ctl.json("volume", "users", "web")
+        assert user["pid"] == os.getpid()
+        shown = (await ctl("volume", "users", "web")).splitlines()
+        assert shown[0].split() == ["PID", "COMMAND"]
+        assert shown[1].split() == [str(os.getpid()), user["command"]]
+
+
+async def test_a_template_is_copied_shown_renamed_and_labelled(ctl: Ctl) -> None:
+    await ctl("volume", "create", "web", "1M")
+    await ctl("snapshot", "create", "web", "fresh")
+    copied = await ctl("template", "copy", "gold", "web", "fresh")
+    assert copied.endswith("copied web as it was at fresh to template gold\n")
+    assert "Made of:    web" in await ctl("template", "show", "gold")
+    renamed = await ctl("template", "rename", "gold", "silver")
+    assert renamed == "template gold is named silver now\n"
+    assert await ctl("template", "label", "silver", "--set", "os=debian") == "os=debian\n"
+    assert (await ctl.json("template", "show", "silver"))["Labels"] == {"os": "debian"}
+    job = (await ctl("template", "copy", "later", "web", "fresh", "--no-wait")).strip()
+    await ctl("job", "watch", job)
+    await ctl("template", "show", "later")
+    assert await ctl("job", "remove", job) == f"removed the job {job}\n"
+    await ctl.refused(3, "NotFound", "job", "show", job)
+
+
+async def test_the_same_creation_with_an_id_is_no_second_volume(ctl: Ctl) -> None:
+    chosen = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
+    for _ in range(2):
+        made = await ctl.json("volume", "create", "web", "1M", "--id", chosen)
+        assert made["Id"] == chosen
+    await ctl.refused(4, "AlreadyExists", "volume", "create", "other", "1M", "--id", chosen)
+
+
+async def test_what_was_deleted_is_shown_in_json_as_it_was(ctl: Ctl) -> None:
+    await ctl("volume", "create", "web", "1M")
+    assert (await ctl.json("volume", "delete", "web", "--yes"))["SizeBytes"] == MIB
+
+
+async def test_an_error_says_what_to_do_next(ctl: Ctl) -> None:
+    await ctl("volume", "create", "web", "1M")
+    await ctl("snapshot", "create", "web", "fresh")
+
+    async def hint(*arguments: str) -> str:
+        return (await ctl.run(*arguments)).err.splitlines()[-1]
+
+    assert "--snapshots" in await hint("volume", "delete", "web", "--yes")
+    assert "volume list" in await hint("volume", "show", "absent")
+    assert "it has: fresh" in await hint("snapshot", "delete", "web", "absent", "--yes")
+    await ctl("template", "create", "gold", "web", "fresh")
+    await ctl("template", "clone", "gold", "vm")
+    assert "--defer" in await hint("template", "delete", "gold", "--yes")
+    with Path((await ctl.json("volume", "show", "vm"))["Device"]).open("rb"):
+        assert "volume users vm" in await hint("volume", "delete", "vm", "--yes")
+
+
 async def test_an_id_may_be_written_in_capitals(ctl: Ctl) -> None:
     identity = (await ctl.json("volume", "create", "web", "1M"))["Id"]
     snapshot = await ctl.json("snapshot", "create", identity, "before")
@@ -144,7 +129,7 @@ async def test_an_image_becomes_a_template_clones_and_a_rollback_undoes_a_change
 
     await ctl("snapshot", "create", "disk", "pristine")
     assert "as it was at pristine" in await ctl("template", "create", "gold", "disk", "pristine")
-    await ctl("template", "create", "copy", "disk", "pristine", "--copy")
+    await ctl("template", "copy", "copy", "disk", "pristine")
     assert [each["Name"] for each in await ctl.json("template", "list")] == ["copy", "gold"]
     await ctl("template", "clone", "gold", "vm", "--size", "4M", "--label", "a=b")
     assert await ctl.content("vm") == content + bytes(2 * MIB)
@@ -193,27 +178,6 @@ async def test_progress_in_a_pipe_is_lines_that_end_at_all_of_it(ctl: Ctl, image
 
 async def test_json_of_an_import_is_the_volume_and_nothing_else(ctl: Ctl, image: Path) -> None:
     assert (await ctl.json("import", "disk", image))["Name"] == "disk"
-
-
-async def test_progress_on_a_terminal_is_a_bar(ctl: Ctl, image: Path) -> None:
-    ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        process = await ctl.start("import", "disk", image, stdout=theirs)
-        os.close(theirs)
-        shown = b""
-        while chunk := await asyncio.to_thread(_read, terminal.fileno()):
-            shown += chunk
-        assert await process.wait() == 0
-        await process.communicate()
-    assert "━" in shown.decode()
-    assert "100 %" in shown.decode()
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # how a pty says that the other end is closed
-        return b""
 
 
 async def test_what_cannot_be_imported_is_told_by_name_and_status(
@@ -277,7 +241,7 @@ async def test_ctrl_c_of_an_import_cancels_it(ctl: Ctl, slow_url: str) -> None:
     process.send_signal(signal.SIGINT)
     _, said = await process.communicate()
     assert process.returncode == 130
-    assert said == b"mvirt-zfsctl: the import is cancelled\n"
+    assert said == b"mvirt-zfsctl: the import-volume of disk is cancelled\n"
     (job,) = await ctl.json("job", "list")
     assert job["State"] == "cancelled"
     assert await ctl.json("volume", "list") == []
@@ -292,7 +256,7 @@ async def test_a_service_that_dies_under_a_watched_import_is_told(
     await service.stop(signal.SIGKILL)
     _, said = await process.communicate()
     assert process.returncode == 10
-    assert said.decode().endswith("(ServiceUnreachable)\n")
+    assert "(ServiceUnreachable)\n" in said.decode()
 
 
 async def test_a_bus_that_dies_under_a_watched_import_is_told(
@@ -304,7 +268,7 @@ async def test_a_bus_that_dies_under_a_watched_import_is_told(
     bus_daemon.kill()
     _, said = await process.communicate()
     assert process.returncode == 10
-    assert said.decode().endswith("(ServiceUnreachable)\n")
+    assert "(ServiceUnreachable)\n" in said.decode()
 
 
 async def test_a_job_of_a_service_that_has_gone_is_not_waited_for(

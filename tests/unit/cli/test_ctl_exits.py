@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from argparse import Namespace
+
 import pytest
 
 from mvirt_zfs_dbus import errors
@@ -21,6 +23,7 @@ from mvirt_zfs_dbus.client import ServiceUnreachable
         (errors.HasClones, 5),
         (errors.NewerSnapshots, 5),
         (errors.DeviceBusy, 5),
+        (errors.NotCancelable, 5),
         (errors.AccessDenied, 6),
         (errors.InteractiveAuthorizationRequired, 6),
         (errors.NoSpace, 7),
@@ -51,3 +54,28 @@ def test_an_error_is_one_line_with_its_name_at_the_end() -> None:
 
 def test_an_error_without_a_name_of_its_own_is_called_failed() -> None:
     assert exits.error_line(errors.Error("disk on fire")) == "mvirt-zfsctl: disk on fire (Failed)"
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "hint"),
+    [
+        (errors.HasSnapshots("…"), {"snapshots": False}, "--snapshots"),
+        (errors.HasClones("…"), {"defer": False}, "--defer"),
+        (errors.HasClones("…"), {"destroy_newer": True}, ""),
+        (errors.NewerSnapshots("…"), {"destroy_newer": False}, "--destroy-newer"),
+        (errors.DeviceBusy("…"), {"volume": "web"}, "volume users web "),
+        (errors.NotFound("there is no volume 'web'"), {"volume": "web"}, "volume list"),
+        (errors.NotFound("web has no label 'x'"), {"volume": "web"}, ""),
+        (errors.NoSpace("…"), {}, "mvirt-zfsctl pool"),
+        (errors.AccessDenied("…"), {"source": "/a"}, "standard input"),
+        (errors.AccessDenied("…"), {}, ""),
+        (errors.InteractiveAuthorizationRequired("…"), {"source": "/a"}, "--no-ask-password"),
+        (errors.InvalidName("…"), {}, ""),
+    ],
+)
+def test_a_hint_says_what_to_do_next_in_the_words_of_the_command(
+    error: errors.Error, arguments: dict[str, object], hint: str
+) -> None:
+    line = exits.hint_line(error, Namespace(**arguments))
+    assert hint in line
+    assert bool(line) == bool(hint)

@@ -3,14 +3,62 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mvirt_zfs_dbus.cli import exits, main
+from mvirt_zfs_dbus.cli.asking import confirm
 from mvirt_zfs_dbus.cli.commands.import_image import opened
-from mvirt_zfs_dbus.cli.context import confirm
 from mvirt_zfs_dbus.errors import Cancelled, InvalidArgs, NotFound
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parser of every command."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from leaves(below)
+            return
+    yield parser
+
+
+COMMANDS = list(leaves(main.parser()))
+EXAMPLES = [
+    (command.prog, example)
+    for command in COMMANDS
+    for example in command.get_default("examples") or ()
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.prog)
+def test_every_command_has_help(
+    command: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main([*command.prog.split()[1:], "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert command.description
+    assert f"usage: {command.prog} " in shown
+    if command.get_default("run"):
+        assert "\nexamples:\n  mvirt-zfsctl " in shown
+
+
+@pytest.mark.parametrize(("command", "example"), EXAMPLES)
+def test_every_example_of_the_help_is_a_command(command: str, example: str) -> None:
+    words = shlex.split(re.sub(r"\$\(.*\)|<\S+", "", example))
+    assert f"mvirt-zfsctl {example}".startswith(command)
+    main.parser().parse_args(words)
+
+
+def test_options_cannot_be_abbreviated() -> None:
+    """An abbreviation in a script would change its meaning with the next option."""
+    with pytest.raises(SystemExit):
+        main.parser().parse_args(["volume", "delete", "a", "--snap"])
 
 
 def test_global_options_stand_before_the_command_or_after_it() -> None:
@@ -32,6 +80,11 @@ def test_sizes_and_labels_are_read_from_the_command_line() -> None:
     [
         ("volume create a huge", "'huge'"),
         ("volume create a 1G --label x", "'x'"),
+        ("volume create a 1G --id x", "'x'"),
+        ("volume label a --set x", "'x'"),
+        ("volume list --bus session --host web", "not allowed with"),
+        ("import a b --format vhd", "vhd"),
+        ("completion tcsh", "tcsh"),
         ("volume paint a", "paint"),
         ("volume", "COMMAND"),
         ("", "COMMAND"),
@@ -53,15 +106,15 @@ def test_the_help_explains_the_exit_status(capsys: pytest.CaptureFixture[str]) -
     assert exits.HELP in capsys.readouterr().out
 
 
-def test_a_bus_that_is_not_there_is_one_line_and_its_own_exit_status(
+def test_a_bus_that_is_not_there_is_a_line_with_a_hint_and_its_own_exit_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = f"unix:path={tmp_path}/nobody"
     assert main.main(["--bus", address, "volume", "list"]) == 10
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert address in lines[0]
-    assert lines[0].endswith("(ServiceUnreachable)")
+    line, hint = capsys.readouterr().err.splitlines()
+    assert address in line
+    assert line.endswith("(ServiceUnreachable)")
+    assert hint.startswith("hint: systemctl status mvirt-zfs-dbus ")
 
 
 def test_the_bus_comes_from_the_environment_where_no_option_names_it(
@@ -108,7 +161,7 @@ def test_without_a_terminal_and_without_yes_nothing_is_destroyed() -> None:
 def test_a_file_one_may_read_is_passed_open_and_closed_afterwards(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(b"bytes")
-    with opened(str(image)) as source:
+    with opened(str(image), "disk") as source:
         assert isinstance(source, int)
         assert os.read(source, 10) == b"bytes"
     with pytest.raises(OSError):
@@ -120,17 +173,20 @@ def test_a_relative_file_is_the_callers_own(
 ) -> None:
     (tmp_path / "image").write_bytes(b"bytes")
     monkeypatch.chdir(tmp_path)
-    with opened("image") as source:
+    with opened("image", "disk") as source:
         assert isinstance(source, int)
 
 
 def test_a_url_is_passed_as_it_is() -> None:
-    with opened("https://example.org/a.qcow2") as source:
+    with opened("https://example.org/a.qcow2", "disk") as source:
         assert source == "https://example.org/a.qcow2"
 
 
 def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="nothing-here"), opened(str(tmp_path / "nothing-here")):
+    with (
+        pytest.raises(NotFound, match="nothing-here"),
+        opened(str(tmp_path / "nothing-here"), "disk"),
+    ):
         pass
 
 
@@ -141,5 +197,29 @@ def test_a_file_one_may_not_read_is_left_to_the_service(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("os.open", refuse)  # root, as which the tests may run, may read all
-    with opened(str(tmp_path / "secret")) as source:
+    with opened(str(tmp_path / "secret"), "disk") as source:
         assert source == str(tmp_path / "secret")
+
+
+def test_an_open_file_is_not_passed_to_another_machine_and_the_message_says_what_works() -> None:
+    for source, given in (("-", "-"), ("web.raw", "- <web.raw")):
+        with (
+            pytest.raises(InvalidArgs) as refused,
+            opened(source, "disk", "root@web"),
+        ):
+            pass
+        assert refused.value.message.endswith(f": ssh root@web mvirt-zfsctl import disk {given}")
+
+
+@pytest.mark.parametrize("source", ["/var/lib/libvirt/images/a.raw", "https://example.org/a.raw"])
+def test_an_absolute_path_is_one_on_the_other_machine(source: str) -> None:
+    with opened(source, "disk", "web") as passed:
+        assert passed == source
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_of_each_shell_is_printed_without_a_bus(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["completion", shell]) == 0
+    assert "__complete" in capsys.readouterr().out

@@ -4,6 +4,9 @@ import io
 import json
 from typing import cast
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mvirt_zfs_dbus.cli import render
 from mvirt_zfs_dbus.client import Volume
 from mvirt_zfs_dbus.client.remote import Remote
@@ -19,6 +22,40 @@ def test_a_table_is_aligned_numbers_to_the_right_and_names_to_the_left() -> None
         "a       10 GiB  x",
         "longer     1 B  y",
     ]
+
+
+WIDE = (("Name", "size", "Id"), [("a-rather-long-name", "10 GiB", "x" * 36)])
+
+
+def test_a_table_that_fits_is_not_changed() -> None:
+    assert render.table(*WIDE, width=64) == render.table(*WIDE)
+
+
+def test_where_a_table_does_not_fit_its_ids_go_first() -> None:
+    assert render.table(*WIDE, width=63).splitlines() == [
+        "NAME                  SIZE",
+        "a-rather-long-name  10 GiB",
+    ]
+
+
+def test_where_it_still_does_not_fit_the_longest_texts_are_shortened() -> None:
+    assert render.table(*WIDE, width=20).splitlines()[1] == "a-rather-lo…  10 GiB"
+
+
+def test_numbers_are_never_shortened() -> None:
+    assert render.table(*WIDE, width=5).splitlines()[1] == "a-rathe…  10 GiB"
+
+
+@given(
+    rows=st.lists(st.tuples(st.text("ab", max_size=50), st.text("12", max_size=9)), max_size=5),
+    width=st.integers(min_value=21, max_value=120),
+)
+def test_every_table_fits_where_its_numbers_leave_room(
+    rows: list[tuple[str, str]], width: int
+) -> None:
+    lines = render.table(("Name", "size"), rows, width).split("\n")
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) == len(rows) + 1
 
 
 def test_an_empty_table_is_its_heading() -> None:
@@ -41,7 +78,7 @@ def test_json_has_the_properties_as_the_service_names_them_and_no_sentences() ->
     volume = Volume(UNCONNECTED, "/p", {"Name": "a", "SizeBytes": 5})
     output.text("a sentence")
     output.object(volume, "a sentence")
-    output.objects([volume], "a table")
+    output.table([volume], ["Name"], [["a"]])
     expected = {"Path": "/p", "Name": "a", "SizeBytes": 5}
     assert [json.loads(line) for line in stream.getvalue().splitlines()] == [expected, [expected]]
 
