@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from . import __version__
 from .errors import Error
+from .hosts import HostRules
 from .units import parse_size
 
 CONFIG_FILE: Final = Path("/etc/mvirt-zfs-dbus.toml")
@@ -41,6 +42,10 @@ class Config:
     log_level: int
     import_directories: tuple[Path, ...] | None
     """Where path sources lie; None for anywhere the process may read."""
+    import_block_devices: bool
+    """Whether a path source may be a block device."""
+    import_hosts: HostRules
+    """Where URL sources may lead."""
 
 
 def load(arguments: Sequence[str]) -> Config:
@@ -135,6 +140,10 @@ def _config(values: Mapping[str, Any]) -> Config:
         import_directories=(
             checked.get("import-directories", IMPORT_DIRECTORIES) if bus == "system" else None
         ),
+        import_block_devices=checked.get("import-block-devices", bus != "system"),
+        import_hosts=_hosts(
+            checked.get("import-hosts-allow", ()), checked.get("import-hosts-deny", ())
+        ),
     )
 
 
@@ -206,6 +215,28 @@ def _paths(key: str, value: Any) -> tuple[Path, ...]:
     return tuple(map(Path, value))
 
 
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} takes true or false, not {value!r}")
+    return value
+
+
+def _host_list(key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise ConfigError(f"{key} takes a list of hosts, addresses and networks, not {value!r}")
+    try:
+        return tuple(HostRules(value).allow)
+    except Error as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def _hosts(allow: Sequence[str], deny: Sequence[str]) -> HostRules:
+    try:
+        return HostRules(allow, deny)
+    except Error as error:
+        raise ConfigError(f"import-hosts-allow, import-hosts-deny: {error}") from error
+
+
 _KEYS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "pool": _pool,
     "directory": _path,
@@ -215,4 +246,7 @@ _KEYS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "max-image-size": _size,
     "log-level": _log_level,
     "import-directories": _paths,
+    "import-block-devices": _flag,
+    "import-hosts-allow": _host_list,
+    "import-hosts-deny": _host_list,
 }

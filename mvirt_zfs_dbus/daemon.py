@@ -46,7 +46,7 @@ class Daemon:
     def __init__(self, loaded: Config, arguments: Sequence[str]) -> None:
         self._config = loaded
         self._arguments = arguments
-        self._policy = ImportPolicy(loaded.import_directories, loaded.max_image_size)
+        self._policy = _import_policy(loaded)
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -127,7 +127,15 @@ class Daemon:
             log.error("the configuration stays as it was: %s", error)
         else:
             logging.getLogger().setLevel(loaded.log_level)
-            self._policy.directories = loaded.import_directories
-            self._policy.max_image_size = loaded.max_image_size
+            self._policy.update(_import_policy(loaded))
             log.info("the configuration was read again")
         systemd.notify("READY=1")
+
+
+def _import_policy(loaded: Config) -> ImportPolicy:
+    return ImportPolicy(
+        loaded.import_directories,
+        loaded.max_image_size,
+        loaded.import_block_devices,
+        loaded.import_hosts,
+    )

@@ -11,12 +11,13 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
 from .. import rules
 from ..errors import ChecksumMismatch, Error, InvalidSize, NoSpace
+from ..hosts import ANY_HOST, HostRules
 from ..image import Conversion, FdSource, ImageInfo, UrlSource, Workers
 from ..image import Progress as ImageProgress
 from ..model import Kind, Operation
@@ -55,6 +56,14 @@ class ImportPolicy:
     directories: Sequence[Path] | None
     """Where path sources lie; None for anywhere."""
     max_image_size: int
+    block_devices: bool = False
+    """Whether path sources may be block devices."""
+    hosts: HostRules = ANY_HOST
+    """Where URL sources may lead."""
+
+    def update(self, other: ImportPolicy) -> None:
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
 
 
 class Imports:
@@ -79,6 +88,7 @@ class Imports:
         with ExitStack() as resources:
             resources.enter_context(self._catalog.reserve(kind, name, order.new.id))
             if rules.is_url(source):
+                sources.check_url(source, self._policy.hosts)
                 return await self._submit(order, UrlSource(source), uid, resources.pop_all())
             fd = await asyncio.to_thread(sources.open_path, source, self._policy.directories)
             resources.callback(os.close, fd)
@@ -113,6 +123,7 @@ class Imports:
                 source,
                 image_format=order.image_format,
                 checksum_algorithm=order.checksum.algorithm if order.checksum else None,
+                hosts=self._policy.hosts,
                 open_spool=self._store.open_spool,
                 progress=lambda report: _report(progress, report),
             ) as conversion:

@@ -16,8 +16,10 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from ..errors import AccessDenied, Error, InvalidArgs, NotFound
+from ..hosts import HostRules
 
 _OPENAT2: Final = 437
 """The system call's number, the same on every architecture (Linux 5.6)."""
@@ -65,6 +67,14 @@ def check_fd(fd: int) -> None:
         raise InvalidArgs(
             "the file descriptor is not open for reading, or no file, block device, pipe or socket"
         )
+
+
+def check_url(url: str, hosts: HostRules) -> None:
+    """AccessDenied: what the URL alone tells of where it leads is denied.
+
+    The downloader decides about addresses, when it knows them, and about redirects.
+    """
+    hosts.check(urlsplit(url).hostname or "")
 
 
 def shown(source: str) -> str:

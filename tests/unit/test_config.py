@@ -54,6 +54,25 @@ def test_the_command_line_wins_over_the_config_file(tmp_path: Path) -> None:
     assert loaded.import_directories == (Path("/images"),)
 
 
+def test_block_devices_are_named_by_path_on_the_system_bus_where_that_is_chosen(
+    tmp_path: Path,
+) -> None:
+    assert load(["--directory", "/srv/disks"]).import_block_devices
+    assert not load(["--pool", "tank"]).import_block_devices
+    file = tmp_path / "config.toml"
+    file.write_text("import-block-devices = true\n")
+    assert load(["--pool", "tank", "--config", str(file)]).import_block_devices
+
+
+def test_hosts_to_download_from_are_listed(tmp_path: Path) -> None:
+    loaded = load(["--pool", "tank"])
+    assert (loaded.import_hosts.allow, loaded.import_hosts.deny) == ([], [])
+    file = tmp_path / "config.toml"
+    file.write_text('import-hosts-allow = ["*.example.org"]\nimport-hosts-deny = ["*"]\n')
+    loaded = load(["--pool", "tank", "--config", str(file)])
+    assert (loaded.import_hosts.allow, loaded.import_hosts.deny) == (["*.example.org"], ["*"])
+
+
 def test_a_store_on_the_command_line_replaces_the_other_kind_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text('pool = "tank"\n')
@@ -95,6 +114,13 @@ def test_a_wrong_option_is_refused_with_what_would_be_right(
         ("pool = 'tank'\nimport-directories = '/a'", "a list of absolute paths"),
         ("pool = 'tank'\nimport-directories = ['a']", "'a'"),
         ("pool = 'tank'\nmax-imports = true", "True"),
+        ("pool = 'tank'\nimport-block-devices = 'yes'", "true or false"),
+        ("pool = 'tank'\nimport-hosts-deny = '*'", "a list of hosts"),
+        ("pool = 'tank'\nimport-hosts-deny = [1]", "a list of hosts"),
+        (
+            "pool = 'tank'\nimport-hosts-allow = ['10.0.0.0/33']",
+            "import-hosts-allow: '10.0.0.0/33'",
+        ),
     ],
 )
 def test_a_wrong_config_file_is_refused_with_what_would_be_right(
