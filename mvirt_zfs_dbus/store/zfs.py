@@ -114,8 +114,9 @@ class ZfsStore:
         if size < found.size:
             raise WouldShrink(f"volume {volume_id} has {found.size} bytes; {size} would cut it")
         if size > found.size:
-            reserving = {"refreservation": "auto"} if found.thick else {}
-            await self._kernel.set(found.dataset, volsize=str(size), **reserving)
+            if found.thick:  # zfs(8) raises a reservation only if it fits the size up to the byte
+                await self._kernel.set(found.dataset, refreservation="auto")
+            await self._kernel.set(found.dataset, volsize=str(size))
         return rows.volume(await self._reading.row(Kind.VOLUME, volume_id))
 
     @settled
