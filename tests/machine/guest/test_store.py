@@ -25,6 +25,7 @@ from mvirt_zfs_dbus.errors import (
     HasSnapshots,
     NewerSnapshots,
     NoSpace,
+    NotFound,
     PoolUnavailable,
 )
 from mvirt_zfs_dbus.model import Kind, Volume
@@ -271,6 +272,36 @@ async def test_without_udev_a_volume_is_not_made(
     assert host.datasets(root) == set()
 
 
+async def test_a_volume_whose_device_does_not_follow_is_not_left_behind(
+    store: ZfsStore, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double of a udev that dies in the middle: the device is there, and not under its name."""
+    wait_for_device = device.wait_for_device
+
+    async def wait(dataset: str) -> str:
+        if "/.tmp/" not in dataset:
+            raise DeviceTimeout(f"{dataset} did not appear")
+        return await wait_for_device(dataset)
+
+    monkeypatch.setattr(device, "wait_for_device", wait)
+    with pytest.raises(DeviceTimeout):
+        await store.create_volume(new())
+    assert host.datasets(root) == set()
+    target = new()
+    await store.create_target(Kind.VOLUME, target)
+    with pytest.raises(DeviceTimeout):
+        await store.publish(target.id)
+    assert host.datasets(root) == {f".tmp/{target.id}"}
+    await store.abandon(target.id)
+
+
+async def test_a_device_that_is_another_volumes_is_not_believed(store: ZfsStore) -> None:
+    one, two = await store.create_volume(new("one")), await store.create_volume(new("two"))
+    dataset = one.device.removeprefix("/dev/zvol/")
+    assert device.is_device_of(one.device, dataset)
+    assert not device.is_device_of(two.device, dataset)
+
+
 # What others made
 
 
@@ -287,6 +318,24 @@ async def test_a_snapshot_of_somebody_else_is_never_destroyed_along(
     found = await store.scan()
     assert set(found.snapshots) == {taken.id}
     assert f"{made.id}@autosnap" in host.datasets(root)
+
+
+async def test_properties_that_are_inherited_make_nothing_ours(store: ZfsStore, root: str) -> None:
+    made = await store.create_volume(new())
+    stranger, taken = str(uuid.uuid4()), str(uuid.uuid4())
+    host.run("zfs", "create", "-s", "-V", "1M", f"{root}/{stranger}")
+    host.run("zfs", "snapshot", f"{root}/{made.id}@{taken}")
+    for kind in ("volume", "snapshot"):
+        host.run("zfs", "set", f"org.mvirt:kind={kind}", root)
+        found = await store.scan()
+        assert (set(found.volumes), set(found.snapshots)) == ({made.id}, set())
+    with pytest.raises(NotFound):
+        await store.destroy_volume(stranger, snapshots=True, defer=True)
+    with pytest.raises(NotFound):
+        await store.set_labels(stranger, {"ours": "yes"})
+    with pytest.raises(NotFound):
+        await store.destroy_snapshot(taken, defer=True)
+    assert {stranger, f"{made.id}@{taken}"} <= host.datasets(root)
 
 
 async def test_a_clone_of_somebody_else_keeps_a_snapshot(store: ZfsStore, root: str) -> None:
@@ -361,6 +410,10 @@ async def test_a_place_without_its_properties_is_taken_over_and_a_strangers_is_n
     await _restart(root, tmp_path)
     assert get("org.mvirt:kind", f"{root}/.tmp") == "spool"
     assert get("volmode", f"{root}/.tmp") == "none"
+    assert [get(name, f"{root}/.tmp") for name in ("mountpoint", "canmount")] == [
+        "legacy",
+        "noauto",
+    ]
     host.run("zfs", "destroy", f"{root}/.tmp")
     host.run("zfs", "create", "-o", "mountpoint=none", f"{root}/.tmp")
     host.run("zfs", "create", f"{root}/.tmp/theirs")
@@ -535,6 +588,26 @@ def fragile() -> Iterator[str]:
     host.run("zpool", "destroy", "-f", "fragile")
     for file in files:
         file.unlink()
+
+
+async def test_what_comes_unfinished_with_an_imported_pool_goes(
+    fragile: str, tmp_path: Path
+) -> None:
+    store = ZfsStore(fragile, runtime_directory=tmp_path)
+    await store.start()
+    listener = Listener(store)
+    await listener.quiet()
+    left = f"{fragile}/.tmp/{uuid.uuid4()}"
+    host.run("zfs", "create", "-s", "-V", "1M", left)
+    host.run("udevadm", "settle")
+    host.run("zpool", "export", fragile)
+    await listener.until(store, lambda found: found.pool.health == "UNAVAIL")
+    host.run("zpool", "import", "-d", "/var/tmp", fragile)
+    await listener.until(store, lambda found: found.pool.health == "ONLINE")
+    while left.removeprefix(f"{fragile}/") in host.datasets(fragile):
+        await listener.told()
+    await listener.close()
+    await store.close()
 
 
 async def test_a_pool_that_is_exported_is_unavailable_and_comes_back_whole(

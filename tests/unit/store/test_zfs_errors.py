@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from mvirt_zfs_dbus.errors import (
     PoolUnavailable,
 )
 from mvirt_zfs_dbus.store.openzfs import zpool
-from mvirt_zfs_dbus.store.openzfs.kernel import error_of
+from mvirt_zfs_dbus.store.openzfs.kernel import Kernel, error_of
 
 
 @pytest.fixture
@@ -54,6 +55,19 @@ def test_a_lost_pool_explains_every_failure(pool: Path, state: str) -> None:
     found = error_of(errno.ENOENT, "create tank/1", "tank")
     assert type(found) is PoolUnavailable
     assert state in found.message
+
+
+@pytest.mark.parametrize("state", ["SUSPENDED", "UNAVAIL"])
+async def test_a_lost_pool_is_not_even_asked(pool: Path, state: str) -> None:
+    """A channel program in a suspended pool does not come back. The binding is a double."""
+    pool.write_text(f"{state}\n")
+    binding = SimpleNamespace(lzc_channel_program=None, lzc_channel_program_nosync=None)
+    kernel = Kernel(binding, "tank/vm")
+    with pytest.raises(PoolUnavailable, match=state):
+        await kernel.read("return 1")
+    with pytest.raises(PoolUnavailable, match=state):
+        await kernel.change("a change", "return 1")
+    kernel.close()
 
 
 def test_a_pool_that_is_not_imported_is_unavailable(pool: Path) -> None:
