@@ -6,7 +6,6 @@ made, the target is invisible until its bytes are synced and checked, and one st
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
-from .. import rules
+from .. import fds, rules
 from ..errors import ChecksumMismatch, Error, InvalidSize, NoSpace
 from ..hosts import ANY_HOST, HostRules
 from ..image import Conversion, FdSource, ImageInfo, UrlSource, Workers
@@ -90,8 +89,9 @@ class Imports:
             if rules.is_url(source):
                 sources.check_url(source, self._policy.hosts)
                 return await self._submit(order, UrlSource(source), uid, resources.pop_all())
-            fd = await asyncio.to_thread(sources.open_path, source, self._policy.directories)
-            resources.callback(os.close, fd)
+            policy = self._policy
+            fd = await sources.open_path(source, policy.directories, policy.block_devices)
+            resources.callback(fds.close, fd)
             return await self._submit(order, FdSource(fd), uid, resources.pop_all())
 
     async def from_fd(
@@ -99,8 +99,8 @@ class Imports:
     ) -> str:
         """Import from a file, device, pipe or socket that the caller opened; ``fd`` is ours now."""
         with ExitStack() as resources:
-            resources.callback(os.close, fd)
-            sources.check_fd(fd)
+            resources.callback(fds.close, fd)
+            await sources.check_fd(fd)
             order = _Order.of(kind, name, FROM_FD, options)
             resources.enter_context(self._catalog.reserve(kind, name, order.new.id))
             return await self._submit(order, FdSource(fd), uid, resources.pop_all())

@@ -2,7 +2,11 @@
 
 A path is opened by the service with the service's rights, so on the system bus it has to lie below
 a directory the administrator named, and the kernel itself sees to it that no symlink or ``..``
-leads out again (openat2(2), RESOLVE_BENEATH). What was opened is checked, never what was named.
+leads out again (openat2(2), RESOLVE_BENEATH). It is opened as a mere place first (O_PATH), which
+has no effect on anything; what that place holds is checked, and then that very file is opened for
+reading, whatever the path leads to by now.
+
+All of it may hang with the file system it is on, so it runs in threads with a bound.
 """
 
 from __future__ import annotations
@@ -13,24 +17,49 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from .. import fds
 from ..errors import AccessDenied, Error, InvalidArgs, NotFound
 from ..hosts import HostRules
+from ..tasks import T, bounded
+
+PATIENCE: Final = 20.0
+"""Seconds a file system has for opening a file; callers wait for an answer 25 (D-Bus's default)."""
 
 _OPENAT2: Final = 437
 """The system call's number, the same on every architecture (Linux 5.6)."""
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_BENEATH: Final = 0x08
 """linux/openat2.h."""
+_RACES: Final = 100
+"""How often ``..`` may meet a directory that is moved meanwhile; the kernel then says EAGAIN."""
+_PLACE: Final = os.O_PATH | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_KERNELS_OWN: Final = {
+    0x9FA0: "proc",
+    0x62656572: "sysfs",
+    0x64626720: "debugfs",
+    0x74726163: "tracefs",
+    0x73636673: "securityfs",
+    0x62656570: "configfs",
+    0x63677270: "cgroup2",
+    0x27E0EB: "cgroup",
+    0xCAFE4A11: "bpf",
+    0xDE5E81E4: "efivarfs",
+    0x6165676C: "pstore",
+    0xF97CFF8C: "selinuxfs",
+}
+"""linux/magic.h: file systems whose files are the kernel's state, and never an image."""
 _USERINFO: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/?#]*@", re.IGNORECASE)
 """RFC 3986, sections 3.1 and 3.2.1: of any scheme, a misspelt one too."""
 _QUERY: Final = re.compile(r"^([a-z][a-z0-9+.-]*://[^?#]*)[?#].*", re.IGNORECASE | re.DOTALL)
-_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-"""Without O_NONBLOCK, opening a FIFO would wait for its writer."""
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class _OpenHow(ctypes.Structure):
@@ -43,30 +72,22 @@ class _OpenHow(ctypes.Structure):
     )
 
 
-def open_path(path: str, directories: Sequence[Path] | None) -> int:
-    """A file descriptor for reading the image at ``path``; the caller closes it. Blocking.
+async def open_path(path: str, directories: Sequence[Path] | None, block_devices: bool) -> int:
+    """A file descriptor for reading the image at ``path``; the caller closes it, by ``fds.close``.
 
     ``directories``: the folders it has to lie below; None for any the process may read.
+    ``block_devices``: whether it may be one.
 
-    Raises AccessDenied, NotFound, InvalidArgs (neither a file nor a block device).
+    Raises AccessDenied, NotFound, InvalidArgs (neither a file nor an allowed device), and Error
+    when the file system does not answer.
     """
-    fd = _open_anywhere(path) if directories is None else _open_below(path, directories)
-    mode = os.fstat(fd).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        os.close(fd)
-        raise InvalidArgs(f"source {path!r} is neither a regular file nor a block device")
-    return fd
+    opening = partial(open_path_now, path, directories, block_devices)
+    return await _in_time(opening, fds.close, f"source {path!r}")
 
 
-def check_fd(fd: int) -> None:
+async def check_fd(fd: int) -> None:
     """InvalidArgs: the descriptor a caller passed is nothing an image can be read from."""
-    mode = os.fstat(fd).st_mode
-    readable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
-    known = any(test(mode) for test in (stat.S_ISREG, stat.S_ISBLK, stat.S_ISFIFO, stat.S_ISSOCK))
-    if not (readable and known):
-        raise InvalidArgs(
-            "the file descriptor is not open for reading, or no file, block device, pipe or socket"
-        )
+    await _in_time(partial(_check_fd, fd), lambda _: None, "the file descriptor that was passed")
 
 
 def check_url(url: str, hosts: HostRules) -> None:
@@ -83,20 +104,81 @@ def shown(source: str) -> str:
     return _QUERY.sub(r"\1", _USERINFO.sub(r"\1", source))
 
 
-def _open_anywhere(path: str) -> int:
+async def _in_time(call: Callable[[], T], undo: Callable[[T], None], what: str) -> T:
     try:
-        return os.open(path, _FLAGS)
+        return await bounded(call, seconds=PATIENCE, undo=undo)
+    except TimeoutError as error:
+        raise Error(
+            f"{what} could not be looked at within {PATIENCE:g} seconds; the file system it is on"
+            " does not answer"
+        ) from error
+
+
+def _check_fd(fd: int) -> None:
+    mode = os.fstat(fd).st_mode
+    readable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
+    known = any(test(mode) for test in (stat.S_ISREG, stat.S_ISBLK, stat.S_ISFIFO, stat.S_ISSOCK))
+    if not (readable and known):
+        raise InvalidArgs(
+            "the file descriptor is not open for reading, or no file, block device, pipe or socket"
+        )
+
+
+def open_path_now(path: str, directories: Sequence[Path] | None, block_devices: bool) -> int:
+    """As :func:`open_path`; it may hang."""
+    place = _place(path) if directories is None else _place_below(path, directories)
+    try:
+        _check_place(path, place, block_devices)
+        # Not by its name, which may have become another file's.
+        return os.open(f"/proc/self/fd/{place}", _READ)
     except OSError as error:
         raise _failure(path, error) from error
+    finally:
+        os.close(place)
 
 
-def _open_below(path: str, directories: Sequence[Path]) -> int:
+def _check_place(path: str, place: int, block_devices: bool) -> None:
+    mode = os.fstat(place).st_mode
+    if stat.S_ISBLK(mode) and not block_devices:
+        raise AccessDenied(
+            f"source {path!r} is a block device, which import-block-devices does not allow; it can"
+            " be passed as a file descriptor"
+        )
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise InvalidArgs(f"source {path!r} is neither a regular file nor a block device")
+    if name := _KERNELS_OWN.get(_file_system(place)):
+        raise AccessDenied(f"source {path!r} is no image but a part of the kernel, in {name}")
+
+
+def _file_system(fd: int) -> int:
+    """The type of the file system, as linux/magic.h has them (statfs(2))."""
+    buffer = (ctypes.c_long * 64)()  # struct statfs begins with the type, and has 120 bytes
+    if _libc.fstatfs(fd, buffer) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return buffer[0] & 0xFFFFFFFF
+
+
+def _place(path: str) -> int:
+    """Anywhere; but /proc's links to what this process has open are no paths."""
+    return _openat2(path, path, None, _RESOLVE_NO_MAGICLINKS)
+
+
+def _place_below(path: str, directories: Sequence[Path]) -> int:
     for directory in directories:
         try:
             relative = Path(path).relative_to(directory)
         except ValueError:
             continue
-        return _open_beneath(path, directory, str(relative))
+        try:
+            parent = os.open(directory, _PLACE | os.O_DIRECTORY)
+        except OSError as error:
+            raise _failure(path, error) from error
+        try:
+            resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
+            return _openat2(path, str(relative), parent, resolve)
+        finally:
+            os.close(parent)
     allowed = ", ".join(map(str, directories)) or "none"
     raise AccessDenied(
         f"source {path!r} is not below a directory this service imports from ({allowed});"
@@ -104,23 +186,23 @@ def _open_below(path: str, directories: Sequence[Path]) -> int:
     )
 
 
-def _open_beneath(path: str, directory: Path, relative: str) -> int:
-    how = _OpenHow(_FLAGS, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
-    libc = ctypes.CDLL(None, use_errno=True)
-    try:
-        parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _failure(path, error) from error
-    try:
-        fd = libc.syscall(
-            _OPENAT2, parent, relative.encode(), ctypes.byref(how), ctypes.sizeof(how)
+def _openat2(path: str, relative: str, parent: int | None, resolve: int) -> int:
+    how = _OpenHow(_PLACE, 0, resolve)
+    number = errno.EAGAIN
+    for _ in range(_RACES):
+        fd: int = _libc.syscall(
+            _OPENAT2,
+            -1 if parent is None else parent,
+            os.fsencode(relative),
+            ctypes.byref(how),
+            ctypes.sizeof(how),
         )
-        if fd < 0:
-            number = ctypes.get_errno()
-            raise _failure(path, OSError(number, os.strerror(number)))
-        return int(fd)
-    finally:
-        os.close(parent)
+        if fd >= 0:
+            return fd
+        number = ctypes.get_errno()
+        if number not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise _failure(path, OSError(number, os.strerror(number)))
 
 
 def _failure(path: str, error: OSError) -> Error:
@@ -130,7 +212,9 @@ def _failure(path: str, error: OSError) -> Error:
         case errno.EACCES | errno.EPERM:
             return AccessDenied(f"source {path!r} may not be read: {error.strerror}")
         case errno.EXDEV | errno.ELOOP:
-            return AccessDenied(f"source {path!r} leads out of the directory it is in")
+            return AccessDenied(
+                f"source {path!r} leads out of the directory it is in, or through a link of /proc"
+            )
         case errno.EISDIR | errno.ENXIO | errno.ENAMETOOLONG:
             return InvalidArgs(f"source {path!r} is no image: {error.strerror}")
         case _:

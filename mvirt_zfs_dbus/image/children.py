@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -14,9 +15,13 @@ from ..errors import Error
 from ..tasks import uninterrupted
 from . import channel, protocol
 
+_log = logging.getLogger(__name__)
+
 START_TIMEOUT: Final = 30.0
 """Seconds for the fork server to load its modules; it takes about one."""
 _STOP_TIMEOUT: Final = 5.0
+_DEATH: Final = 5.0
+"""Seconds for a worker that was killed to be dead."""
 _GRACE: Final = 1.0
 """Seconds for a worker that has closed its socket to be dead."""
 _EXIT_TIMEOUT: Final = 10.0
@@ -24,7 +29,11 @@ _EXIT_TIMEOUT: Final = 10.0
 
 
 class Child:
-    """One worker process. Leaving it as a context kills it, and waits until it is dead."""
+    """One worker process. Leaving it as a context kills it, and waits until it is dead.
+
+    One that waits for a file system that never answers cannot be killed (request_wait_answer() of
+    the kernel's fs/fuse/dev.c): it is left behind, and dies when the file system answers or goes.
+    """
 
     def __init__(self, role: str, control: channel.AsyncConnection) -> None:
         self.control = control
@@ -71,7 +80,16 @@ class Child:
                 self._fate.finish_sending()
 
     async def _dead(self) -> None:
-        if self._exit:
+        if not self._exit:
+            return
+        await asyncio.wait([self._exit], timeout=_DEATH)
+        if not self._exit.done():
+            _log.error(
+                "the %s process %d does not die; the file system of what it reads hangs",
+                self._role,
+                self.pid,
+            )
+            self._exit.cancel()
             await asyncio.wait([self._exit])
 
     async def exit_status(self) -> int:

@@ -12,7 +12,7 @@ import mvirt_zfs_dbus
 
 PACKAGE = Path(mvirt_zfs_dbus.__file__).parent
 
-BELOW = {"names", "errors", "model", "rules", "hosts", "units", "tasks"}
+BELOW = {"names", "errors", "model", "rules", "hosts", "units", "tasks", "fds"}
 # Each part of the package, and what it may import beside itself.
 ARROWS: dict[str, set[str]] = {
     "names": set(),
@@ -22,10 +22,11 @@ ARROWS: dict[str, set[str]] = {
     "hosts": {"errors"},
     "units": {"errors"},
     "tasks": set(),
+    "fds": set(),
     "store": BELOW,
     "image": BELOW,
     "core": BELOW | {"store.base", "image"},  # a store's driver is the daemon's choice
-    "bus": {"names", "errors"},  # knows nothing of volumes
+    "bus": {"names", "errors", "fds"},  # knows nothing of volumes
     "api": BELOW | {"core", "bus"},
     "client": BELOW | {"bus"},
     "cli": BELOW | {"client"},  # talks to the service over the bus

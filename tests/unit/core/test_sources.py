@@ -30,7 +30,7 @@ def no_fd_leaks() -> Iterator[None]:
 
 
 def read(path: Path, images: Path) -> bytes:
-    fd = sources.open_path(str(path), [images])
+    fd = sources.open_path_now(str(path), [images], False)
     try:
         return os.read(fd, 100)
     finally:
@@ -50,31 +50,31 @@ def test_a_link_that_stays_below_is_followed(images: Path, no_fd_leaks: None) ->
 def test_a_link_that_leads_out_is_refused(images: Path, target: str, no_fd_leaks: None) -> None:
     (images / "link").symlink_to(target.format(root=images.parent))
     with pytest.raises(AccessDenied, match="link"):
-        sources.open_path(str(images / "link"), [images])
+        sources.open_path_now(str(images / "link"), [images], False)
 
 
 def test_a_path_that_climbs_out_is_refused(images: Path, no_fd_leaks: None) -> None:
     with pytest.raises(AccessDenied, match="leads out"):
-        sources.open_path(f"{images}/../secret", [images])
+        sources.open_path_now(f"{images}/../secret", [images], False)
 
 
 def test_a_folder_link_swapped_in_for_a_folder_is_refused(images: Path, no_fd_leaks: None) -> None:
     (images / "swapped").symlink_to(images.parent)
     with pytest.raises(AccessDenied):
-        sources.open_path(str(images / "swapped" / "secret"), [images])
+        sources.open_path_now(str(images / "swapped" / "secret"), [images], False)
 
 
 def test_a_path_elsewhere_is_refused_with_the_way_out(images: Path, no_fd_leaks: None) -> None:
     with pytest.raises(AccessDenied, match="import-directories"):
-        sources.open_path("/etc/shadow", [images])
+        sources.open_path_now("/etc/shadow", [images], False)
     with pytest.raises(AccessDenied):
-        sources.open_path(f"{images}-evil/x", [images])
+        sources.open_path_now(f"{images}-evil/x", [images], False)
 
 
 def test_without_import_directories_any_readable_path_is_read(
     images: Path, no_fd_leaks: None
 ) -> None:
-    fd = sources.open_path(str(images.parent / "secret"), None)
+    fd = sources.open_path_now(str(images.parent / "secret"), None, False)
     assert os.read(fd, 10) == b"secret"
     os.close(fd)
 
@@ -86,32 +86,32 @@ def test_what_is_no_file_is_refused_at_once(
     below = [images] if directories else None
     os.mkfifo(images / "fifo")
     with pytest.raises(InvalidArgs, match="fifo"):
-        sources.open_path(str(images / "fifo"), below)
+        sources.open_path_now(str(images / "fifo"), below, False)
     with pytest.raises(InvalidArgs, match="sub"):
-        sources.open_path(str(images / "sub"), below)
+        sources.open_path_now(str(images / "sub"), below, False)
     with pytest.raises(NotFound, match="absent"):
-        sources.open_path(str(images / "absent"), below)
+        sources.open_path_now(str(images / "absent"), below, False)
 
 
-def test_a_descriptor_to_read_from_is_taken(images: Path) -> None:
+async def test_a_descriptor_to_read_from_is_taken(images: Path) -> None:
     reader, writer = os.pipe()
     left, right = socket.socketpair()
     with (images / "sub" / "disk.raw").open("rb") as file, left, right:
         for fd in (reader, left.fileno(), file.fileno()):
-            sources.check_fd(fd)
+            await sources.check_fd(fd)
     os.close(reader)
     os.close(writer)
 
 
-def test_a_descriptor_that_cannot_be_read_is_refused(images: Path) -> None:
+async def test_a_descriptor_that_cannot_be_read_is_refused(images: Path) -> None:
     reader, writer = os.pipe()
     with (images / "out").open("wb") as file:
         for fd in (writer, file.fileno()):
             with pytest.raises(InvalidArgs, match="file descriptor"):
-                sources.check_fd(fd)
+                await sources.check_fd(fd)
     folder = os.open(images, os.O_RDONLY)
     with pytest.raises(InvalidArgs, match="file descriptor"):
-        sources.check_fd(folder)
+        await sources.check_fd(folder)
     for fd in (reader, writer, folder):
         os.close(fd)
 
