@@ -171,6 +171,21 @@ async def test_the_host_never_scans_a_guests_partitions(store: ZfsStore) -> None
     assert not Path(f"{made.device}-part1").exists()
 
 
+@pytest.mark.parametrize("program", [["mkfs.ext4", "-q", "-L", "of-the-guest"], ["mkswap", "-q"]])
+async def test_the_host_does_not_look_into_what_a_guest_wrote(
+    store: ZfsStore, root: str, program: list[str]
+) -> None:
+    """Else /dev/disk/by-uuid/ would lead to the disk of a guest that took the host's UUID."""
+    made = await store.create_volume(new(size=32 * host.MIB))
+    host.run(*program, made.device)
+    disk = str(Path(made.device).resolve())
+    host.run("udevadm", "trigger", "--settle", "--action=change", disk)
+    known = host.run("udevadm", "info", "--query=property", disk)
+    assert "ID_FS_" not in known
+    assert f"/dev/zvol/{root}/{made.id}" in known
+    assert "/dev/disk/" not in known
+
+
 async def test_a_template_has_no_device(store: ZfsStore, root: str) -> None:
     made = await store.create_volume(new())
     snapshot, template = await golden(store, made)
