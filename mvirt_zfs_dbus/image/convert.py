@@ -14,6 +14,7 @@ from ..errors import Error
 from ..model import Phase
 from . import channel, detect, foreign, protocol, qcow2, qcow2_header, raw, vhd
 from .base import ImageInfo, Outcome, Progress
+from .buffer import ALIGNMENT
 from .decompress import decompressor
 from .digest import Digest, FileDigest
 from .incoming import Incoming
@@ -148,6 +149,7 @@ class RawFile:
 
     def write(self, target: Target) -> Outcome:
         source = self._source
+        target.begin_direct()
         digest = Digest(self._algorithm, self._pool)
         meter = Meter(Phase.WRITING, source.size, self._daemon.report)
         if self._algorithm:
@@ -173,6 +175,7 @@ class RawStream:
         self.info = ImageInfo(detect.RAW, source.length, None)
 
     def write(self, target: Target) -> Outcome:
+        target.begin_direct()
         digest = Digest(self._algorithm, self._pool)
         meter = Meter(Phase.DOWNLOADING, self._source.stored_length or 0, self._daemon.report)
         chunks = self._source.chunks(digest, meter)
@@ -203,6 +206,7 @@ class Qcow2File:
 
     def write(self, target: Target) -> Outcome:
         source, header = self._image.source, self._image.header
+        _begin_direct(target, header)
         digest = FileDigest(self._algorithm, source, self._pool)
         meter = Meter(Phase.CONVERTING, source.size, self._daemon.report)
         extents = self._image.tables.extents()
@@ -233,6 +237,7 @@ class Qcow2Stream:
 
     def write(self, target: Target) -> Outcome:
         header, pool = self._header, self._pool
+        _begin_direct(target, header)
         digest = Digest(self._algorithm, pool)
         rest = Rest(self._daemon.open_memory(), self._daemon.open_spool, pool)
         arrival = Arrival(header, target, pool, rest)
@@ -242,3 +247,9 @@ class Qcow2Stream:
         settle(arrival, kept, target, pool, self._daemon.report)
         target.zero(header.size, target.size - header.size)
         return Outcome(header.size, digest.value())
+
+
+def _begin_direct(target: Target, header: qcow2_header.Header) -> None:
+    """Write past the page cache unless clusters are too small for that."""
+    if header.unit % ALIGNMENT == 0:
+        target.begin_direct()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from . import unpack
+from .buffer import ALIGNMENT
 from .digest import Digest
 from .meter import Meter
 from .source import Seekable, Source
@@ -33,11 +34,24 @@ class Incoming:
         return self._source.head()
 
     def chunks(self, digest: Digest, meter: Meter) -> Iterator[bytes]:
+        """All bytes of the image, each chunk but the last in whole blocks of ALIGNMENT."""
         stored = _metered(digest.of(self._source.chunks()), meter)
-        return unpack.unpacked(stored, self._packing) if self._packing else stored
+        return _in_blocks(unpack.unpacked(stored, self._packing) if self._packing else stored)
 
 
 def _metered(chunks: Iterable[bytes], meter: Meter) -> Iterator[bytes]:
     for chunk in chunks:
         meter.add(len(chunk))
         yield chunk
+
+
+def _in_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        data = rest + chunk if rest else chunk
+        whole = len(data) - len(data) % ALIGNMENT
+        rest = data[whole:]
+        if whole:
+            yield data[:whole]
+    if rest:
+        yield rest

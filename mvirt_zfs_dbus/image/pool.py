@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Final
 
-THREADS = max(2, min(4, os.cpu_count() or 1))
+THREADS: Final = 4
+"""More than two processors are kept busy by, for a thread that writes past the page cache waits for
+the disk; a disk does its best with as many writes before it (bench/README.md, «Writing»)."""
 
 
 class Pool:
@@ -20,7 +21,9 @@ class Pool:
     def __init__(self, threads: int = THREADS) -> None:
         self._executor = ThreadPoolExecutor(threads)
         self._limit = 2 * threads
-        self._running: set[Future[Any]] = set()
+        self._slots = threading.Semaphore(self._limit)
+        self._failure: BaseException | None = None
+        self._abandoned = False
         self._started: list[Future[Any]] = []
         all_running = threading.Barrier(threads + 1)
         for _ in range(threads):
@@ -29,9 +32,13 @@ class Pool:
 
     def run(self, work: Callable[..., object], *arguments: object) -> None:
         """Do it soon. Raises what an earlier piece of work raised."""
-        while len(self._running) >= self._limit:
-            self._collect(FIRST_COMPLETED)
-        self._running.add(self._executor.submit(work, *arguments))
+        self._slots.acquire()
+        try:
+            self._raise_failure()
+            self._executor.submit(self._work, work, arguments)
+        except BaseException:
+            self._slots.release()
+            raise
 
     def start(self, work: Callable[..., object], *arguments: object) -> Future[Any]:
         """Do it beside the rest, for as long as it takes."""
@@ -39,24 +46,40 @@ class Pool:
         self._started = [other for other in self._started if not other.done()] + [future]
         return future
 
-    def abandon(self) -> None:
-        """Wait until nothing runs any more; what has not begun does not begin."""
-        futures = [*self._running, *self._started]
-        for future in futures:
-            future.cancel()
-        wait(futures)
-        self._running.clear()
-        self._started.clear()
-
     def finish(self) -> None:
         """Wait until all is done. Raises what any of it raised."""
-        while self._running:
-            self._collect(FIRST_COMPLETED)
+        self._wait()
+        self._raise_failure()
+
+    def abandon(self) -> None:
+        """Wait until nothing runs any more; what has not begun does not begin."""
+        self._abandoned = True
+        for future in self._started:
+            future.cancel()
+        wait(self._started)
+        self._wait()
+        self._started.clear()
+        self._failure = None
+        self._abandoned = False
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _collect(self, when: str) -> None:
-        done, self._running = wait(self._running, return_when=when)
-        for future in done:
-            future.result()
+    def _work(self, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        try:
+            if not self._abandoned and self._failure is None:
+                work(*arguments)
+        except BaseException as error:  # whoever gives or awaits work gets it
+            self._failure = error
+        finally:
+            self._slots.release()
+
+    def _wait(self) -> None:
+        for _ in range(self._limit):
+            self._slots.acquire()
+        self._slots.release(self._limit)
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure:
+            raise failure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,10 +13,11 @@ from .pool import Pool
 from .qcow2_header import Header
 from .qcow2_tables import Extent, Kind, Tables
 from .source import CHUNK, Seekable
-from .writer import Target
+from .writer import Gather, Target
 
-_COPY: Final = 16 << 20
-"""Bytes copied at once inside the kernel, which takes no memory of ours."""
+_MOST_EXTENTS: Final = 256
+"""Of a batch, however small they are."""
+_READ_AT_ONCE: Final = 2 * CHUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +48,17 @@ def convert(
     meter: Meter,
 ) -> None:
     """Write parts of the disk. ``meter`` counts the bytes of the image file that were used."""
-    conversion = _Conversion(source, Clusters(header, target), meter)
+    conversion = _Conversion(source, header, target, meter)
     batch: list[Extent] = []
     batched = 0
-    for extent in extents:
-        if extent.kind is Kind.ZERO:
-            target.zero(extent.guest, extent.length)
-        elif extent.kind is Kind.DATA:
-            for start in range(0, extent.length, _COPY):
-                pool.run(conversion.copy, extent, start, min(_COPY, extent.length - start))
-        else:
-            batch.append(extent)
-            batched += header.cluster_size
-            if batched >= CHUNK:
-                pool.run(conversion.decompress, batch)
-                batch, batched = [], 0
-    pool.run(conversion.decompress, batch)
+    for extent in conversion.stored(extents):
+        batch.append(extent)
+        batched += extent.length
+        if batched >= CHUNK or len(batch) >= _MOST_EXTENTS:
+            pool.run(conversion.write, batch)
+            batch, batched = [], 0
+    if batch:
+        pool.run(conversion.write, batch)
     pool.finish()
     source.check_size()
 
@@ -70,12 +66,11 @@ def convert(
 class Clusters:
     """Writes compressed clusters, from any thread."""
 
-    def __init__(self, header: Header, target: Target) -> None:
-        self.target = target
+    def __init__(self, header: Header) -> None:
         self._size = header.cluster_size
         self._decompress: Decompress = decompressor(header.compression)
 
-    def write(self, extent: Extent, stored: bytes) -> int:
+    def write(self, extent: Extent, stored: bytes | memoryview, gather: Gather) -> int:
         """Write a cluster, and return how many of the stored bytes are really its own."""
         data, used = self._decompress(stored, self._size)
         if len(data) != self._size:
@@ -83,28 +78,63 @@ class Clusters:
                 f"the compressed cluster at byte {extent.host} of the image holds"
                 f" {len(data)} bytes in place of {self._size}"
             )
-        self.target.write(data[: extent.length], extent.guest)
+        gather.add(data[: extent.length], extent.guest)
         return used
 
 
 class _Conversion:
-    """What the threads do."""
+    """What becomes of the extents of one image, and what the threads do with them."""
 
-    def __init__(self, source: Seekable, clusters: Clusters, meter: Meter) -> None:
+    def __init__(self, source: Seekable, header: Header, target: Target, meter: Meter) -> None:
         self._source = source
-        self._clusters = clusters
-        self._target = clusters.target
+        self._clusters = Clusters(header)
+        self._target = target
         self._meter = meter
 
-    def copy(self, extent: Extent, start: int, length: int) -> None:
-        host, guest = extent.host + start, extent.guest + start
-        if not self._target.copy(self._source.fd, host, guest, length):
-            for offset in range(0, length, CHUNK):
-                data = self._source.read(host + offset, min(CHUNK, length - offset))
-                self._target.write(data, guest + offset)
-        self._meter.add(length)
+    def stored(self, extents: Iterable[Extent]) -> Iterator[Extent]:
+        """Those that are to be written, in pieces of a chunk; the others are dealt with."""
+        for extent in extents:
+            if extent.kind is Kind.ZERO:
+                self._target.zero(extent.guest, extent.length)
+            elif extent.kind is Kind.COMPRESSED:
+                yield extent
+            elif self._target.clone(self._source.fd, extent.host, extent.guest, extent.length):
+                self._meter.add(extent.length)
+            else:
+                yield from _pieces(extent)
 
-    def decompress(self, batch: list[Extent]) -> None:
-        for extent in batch:
-            self._clusters.write(extent, self._source.read(extent.host, extent.stored))
-            self._meter.add(extent.stored)
+    def write(self, batch: Sequence[Extent]) -> None:
+        packed = self._packed_bytes(batch)
+        with self._target.gather() as gather:
+            for extent in batch:
+                if extent.kind is Kind.COMPRESSED:
+                    self._clusters.write(extent, packed(extent), gather)
+                else:
+                    self._copy(extent, gather)
+        self._meter.add(sum(extent.stored for extent in batch))
+
+    def _copy(self, extent: Extent, gather: Gather) -> None:
+        done = 0
+        while done < extent.length:
+            room = gather.room(extent.guest + done, extent.length - done)
+            self._source.read_into(extent.host + done, room)
+            done += len(room)
+
+    def _packed_bytes(self, batch: Sequence[Extent]) -> Callable[[Extent], bytes | memoryview]:
+        """How to get at a compressed extent's bytes: they mostly lie side by side in the file."""
+        packed = [extent for extent in batch if extent.kind is Kind.COMPRESSED]
+        start = min((extent.host for extent in packed), default=0)
+        end = max((extent.host + extent.stored for extent in packed), default=0)
+        if end - start > _READ_AT_ONCE:
+            return lambda extent: self._source.read(extent.host, extent.stored)
+        view = memoryview(self._source.read(start, end - start))
+        return lambda extent: view[extent.host - start : extent.host - start + extent.stored]
+
+
+def _pieces(extent: Extent) -> Iterator[Extent]:
+    if extent.length <= CHUNK:
+        yield extent
+        return
+    for start in range(0, extent.length, CHUNK):
+        length = min(CHUNK, extent.length - start)
+        yield Extent(Kind.DATA, extent.guest + start, length, extent.host + start, length)

@@ -50,6 +50,11 @@ class Header:
         return 1 << self.cluster_bits
 
     @property
+    def unit(self) -> int:
+        """Bytes of the disk of which each is stored in one way: clusters, or parts of them."""
+        return self.cluster_size // 32 if self.extended_l2 else self.cluster_size
+
+    @property
     def entry_size(self) -> int:
         return 16 if self.extended_l2 else 8
 

@@ -53,7 +53,7 @@ class _Settlement:
         self._arrival = arrival
         self._header = arrival.header
         self._target = target
-        self._clusters = Clusters(arrival.header, target)
+        self._clusters = Clusters(arrival.header)
 
     def run(self, pool: Pool, meter: Meter) -> None:
         plain = (extent for extent in self._late() if self._is_kept(extent))
@@ -110,7 +110,8 @@ class _Settlement:
         elif part.same is not None:
             self._target.write(self._target.read(part.same, extent.length), extent.guest)
         else:
-            self._clusters.write(extent, self._kept.read(extent.host, part.alone))
+            with self._target.gather() as gather:
+                self._clusters.write(extent, self._kept.read(extent.host, part.alone), gather)
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ class Arrival:
 
     def __init__(self, header: Header, target: Target, pool: Pool, rest: Rest) -> None:
         self.header = header
-        self._clusters = Clusters(header, target)
+        self._clusters = Clusters(header)
         self._target = target
         self._pool = pool
         self._rest = rest
@@ -116,6 +116,7 @@ class Arrival:
             self._unpack(extent._replace(stored=cut), min(alone, cut))
         self._flush()
         self._pool.finish()
+        self._target.end_direct()
         self._keep_slack()
 
     def _keep(self, start: int, end: int) -> None:
@@ -228,13 +229,14 @@ class Arrival:
         self._keep_slack()
 
     def _unpack_batch(self, batch: list[_Packed]) -> None:
-        for extent, stored, alone in batch:
-            used = self._clusters.write(extent, stored)
-            # The last sector of a cluster may hold the beginning of another one, whose table is
-            # still to come. Zeros are what the rest reads as anyway.
-            slack = stored[used:alone]
-            if slack.count(0) != len(slack):
-                self._slack.append((extent.host + used, slack))
+        with self._target.gather() as gather:
+            for extent, stored, alone in batch:
+                used = self._clusters.write(extent, stored, gather)
+                # The last sector of a cluster may hold the beginning of another one, whose table
+                # is still to come. Zeros are what the rest reads as anyway.
+                slack = stored[used:alone]
+                if slack.count(0) != len(slack):
+                    self._slack.append((extent.host + used, slack))
 
     def _keep_slack(self) -> None:
         while self._slack:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from ..errors import CorruptImage
+from .buffer import ALIGNMENT
 from .digest import Digest
 from .meter import Meter
 from .pool import Pool
@@ -30,10 +31,11 @@ def convert_file(source: Seekable, target: Target, pool: Pool, meter: Meter) -> 
     for start, end, is_hole in _layout(source):
         if is_hole:
             target.zero(start, end - start)
-            meter.add(end - start)
+        elif not target.clone(source.fd, start, start, end - start):
+            for offset in range(start, end, CHUNK):
+                pool.run(_copy, source, target, meter, offset, min(CHUNK, end - offset))
             continue
-        for offset in range(start, end, CHUNK):
-            pool.run(_copy, source, target, meter, offset, min(CHUNK, end - offset))
+        meter.add(end - start)
     pool.finish()
     source.check_size()
 
@@ -67,12 +69,15 @@ def convert_stream(chunks: Iterable[bytes], target: Target, pool: Pool, grow: Gr
 
 
 def _layout(source: Seekable) -> Iterator[tuple[int, int, bool]]:
-    """The file as (start, end, is_hole), without gaps."""
+    """The file as (start, end, is_hole), without gaps; all of them multiples of ALIGNMENT."""
     position = 0
-    for start, end in source.extents():
+    for data_start, data_end in source.extents():
+        start = max(data_start - data_start % ALIGNMENT, position)
+        end = min(-(-data_end // ALIGNMENT) * ALIGNMENT, source.size)
         if start > position:
             yield position, start, True
-        yield start, end, False
+        if end > start:
+            yield start, end, False
         position = end
     if position < source.size:
         yield position, source.size, True
@@ -87,5 +92,6 @@ def _chunks(source: Seekable) -> Iterator[bytes]:
 
 
 def _copy(source: Seekable, target: Target, meter: Meter, offset: int, length: int) -> None:
-    target.write(source.read(offset, length), offset)
+    with target.gather() as gather:
+        source.read_into(offset, gather.room(offset, length))
     meter.add(length)

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from .buffer import data_runs
 from .pool import Pool
 from .source import Seekable
-from .writer import Target, runs
+from .writer import Target
 
 IN_MEMORY: Final = 32 << 20
 """Bytes kept before a temporary file is asked for. An image of 256 GiB in clusters of 64 KiB has as
@@ -30,9 +31,8 @@ class Rest:
         self._last_page = -1
 
     def keep(self, offset: int, data: bytes) -> None:
-        for start, end, is_zero in runs(data):
-            if not is_zero:
-                self._count((offset + start) // _PAGE, (offset + end - 1) // _PAGE)
+        for start, end in data_runs(data, 0, len(data)):
+            self._count((offset + start) // _PAGE, (offset + end - 1) // _PAGE)
         if self._in_memory and self._pages * _PAGE > IN_MEMORY:
             self._move()
         self._pool.run(self._file.write, data, offset)

@@ -56,6 +56,18 @@ class Seekable:
                 data += more
             return data
 
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill the view. Truncated: the file ends before."""
+        with reading():
+            while view:
+                count = os.preadv(self.fd, [view], offset)
+                if not count:
+                    raise Truncated(
+                        f"the source ends at byte {offset} where at least"
+                        f" {offset + len(view)} bytes were expected"
+                    )
+                view, offset = view[count:], offset + count
+
     def check_size(self) -> None:
         """Truncated: the file has become shorter since it was opened."""
         if stat.S_ISREG(os.fstat(self.fd).st_mode) and os.fstat(self.fd).st_size < self.size:

@@ -37,7 +37,7 @@ class Frames:
         """Whether no frame has begun that has not ended."""
         return not (self._skip or self._buffer) and self._measure == self._header
 
-    def feed(self, chunk: bytes) -> Iterator[tuple[bytes, bool]]:
+    def feed(self, chunk: bytes | memoryview) -> Iterator[tuple[bytes, bool]]:
         """(a header, a block or a checksum; whether its frame ends with it)."""
         self._buffer += chunk
         while True:
@@ -90,7 +90,7 @@ class Frames:
         return 4, self._header
 
 
-def first_frame(data: bytes) -> int | None:
+def first_frame(data: bytes | memoryview) -> int | None:
     """Bytes of the frame that ``data`` begins with; None if it does not end there."""
     length = 0
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -60,12 +61,12 @@ def test_a_block_device_that_held_data_reads_as_the_image_afterwards(device):
     assert device.read_bytes() == bytes(expected)
 
 
-def test_nothing_is_copied_inside_the_kernel_to_a_block_device(device, tmp_path):
+def test_a_block_device_shares_nothing_with_a_file(device, tmp_path):
     (tmp_path / "source").write_bytes(b"x" * 8192)
     fd = os.open(device, os.O_RDWR)
     try:
         with (tmp_path / "source").open() as source:
-            assert not Target(fd, SIZE, is_zero=True).copy(source.fileno(), 0, 0, 8192)
+            assert not Target(fd, SIZE, is_zero=True).clone(source.fileno(), 0, 0, 8192)
     finally:
         os.close(fd)
 
@@ -78,8 +79,13 @@ def test_a_qcow2_image_on_a_block_device_is_read(device):
     assert disk == b"x" * 4096 + bytes(16384) + b"y" * 4096 + bytes((1 << 20) - 24576)
 
 
-def test_plain_clusters_reach_a_target_the_kernel_cannot_copy_to(tmp_path, monkeypatch):
-    """A double of the one answer copy_file_range(2) gives for a zvol."""
-    monkeypatch.setattr(Target, "copy", lambda *_: False)
-    (tmp_path / "image").write_bytes(Qcow2(size=8192).data(1, b"x" * 4096).build())
-    assert import_file(tmp_path / "image").disk == bytes(4096) + b"x" * 4096
+def test_a_block_device_is_written_past_the_page_cache(device):
+    data = os.urandom(1 << 20) + bytes(1 << 20) + os.urandom(4096)
+    with device.open("r+b", buffering=0) as file:
+        file.write(bytes(SIZE))
+        target = Target(file.fileno(), SIZE, is_zero=True)
+        target.begin_direct()
+        assert fcntl.fcntl(file.fileno(), fcntl.F_GETFL) & os.O_DIRECT
+        target.write(data, 8192)
+        target.sync()
+    assert device.read_bytes() == bytes(8192) + data + bytes(SIZE - 8192 - len(data))
