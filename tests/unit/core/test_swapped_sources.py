@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,36 +15,38 @@ import pytest
 from mvirt_zfs_dbus.core import sources
 from mvirt_zfs_dbus.errors import AccessDenied, InvalidArgs, NotFound
 
-TRIES = 4000
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
-_libc = ctypes.CDLL(None, use_errno=True)
+TRIES = 10_000
+SWAPPER = """
+import ctypes, os, sys
 
+libc = ctypes.CDLL(None)
 
-def exchange(one: Path, other: Path) -> None:
-    """Each gets the other's name, in one step (renameat2(2))."""
-    done = _libc.renameat2(
-        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
-    )
-    if done < 0:
-        raise OSError(ctypes.get_errno(), f"exchanging {one} and {other}")
+def exchange(one, other):
+    libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2)  # RENAME_EXCHANGE
+
+def move(one, other):
+    os.rename(one, other)
+    os.rename(other, one)
+
+print(flush=True)
+while True:
+    {how}(*sys.argv[1:])
+"""
 
 
 @contextmanager
-def swapping(swap: Callable[[], None]) -> Iterator[None]:
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.is_set():
-            swap()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def swapping(how: str, one: Path, other: Path) -> Iterator[None]:
+    """Exchange or move, all the time, in another process."""
+    swapper = subprocess.Popen(
+        [sys.executable, "-c", SWAPPER.format(how=how), one, other], stdout=subprocess.PIPE
+    )
+    assert swapper.stdout
+    with swapper:
+        swapper.stdout.readline()
+        try:
+            yield
+        finally:
+            swapper.kill()
 
 
 @pytest.fixture
@@ -75,14 +76,14 @@ def read_often(path: str, images: Path) -> tuple[int, int]:
 def test_a_link_swapped_for_one_that_leads_out_never_does(images: Path) -> None:
     (images / "link").symlink_to("in/disk")
     (images / "evil").symlink_to(images.parent / "out" / "disk")
-    with swapping(lambda: exchange(images / "link", images / "evil")):
+    with swapping("exchange", images / "link", images / "evil"):
         read, refused = read_often(f"{images}/link", images)
     assert read and refused
 
 
 def test_a_folder_swapped_for_a_link_that_leads_out_is_never_left(images: Path) -> None:
     (images / "evil").symlink_to("../out")
-    with swapping(lambda: exchange(images / "in", images / "evil")):
+    with swapping("exchange", images / "in", images / "evil"):
         read, refused = read_often(f"{images}/in/disk", images)
     assert read and refused
 
@@ -91,19 +92,14 @@ def test_a_folder_moved_out_while_it_is_walked_back_leads_nowhere(images: Path) 
     """``in/..`` of a folder that is somewhere else by now would be somewhere else, too."""
     (images / "a").mkdir()
     (images / "a" / "in").symlink_to("../in/../in")
-
-    def swap() -> None:
-        (images / "in").rename(images.parent / "moved")
-        (images.parent / "moved").rename(images / "in")
-
-    with swapping(swap):
+    with swapping("move", images / "in", images.parent / "moved"):
         read, refused = read_often(f"{images}/a/in/disk", images)
     assert read and refused
 
 
 def test_a_file_swapped_for_a_fifo_or_a_device_never_hangs(images: Path) -> None:
     os.mkfifo(images / "fifo")
-    with swapping(lambda: exchange(images / "in" / "disk", images / "fifo")):
+    with swapping("exchange", images / "in" / "disk", images / "fifo"):
         read, refused = read_often(f"{images}/in/disk", images)
     assert read and refused
 
