@@ -7,6 +7,7 @@ NBD_OPT_GO, simple replies (the NBD protocol, doc/proto.md of NetworkBlockDevice
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -21,6 +22,7 @@ from .writer import Target
 MAX_REQUEST: Final = 2 << 20
 """Bytes; the client is told, and holds itself to it: qemu-img's own buffers are as large."""
 _MAX_OPTION: Final = 64 * 1024
+_SECTOR: Final = 512
 
 _GREETING: Final = b"NBDMAGIC" + b"IHAVEOPT" + struct.pack(">H", 0b11)
 """NBD_FLAG_FIXED_NEWSTYLE, NBD_FLAG_NO_ZEROES."""
@@ -49,18 +51,22 @@ class Export(Protocol):
 
 
 class SourceExport:
-    """An image to be read."""
+    """An image to be read, with zeros up to a whole sector after it.
+
+    QEMU counts in sectors anyway, and its NBD client waits for ever for the rest of the last one.
+    """
 
     flags = _HAS_FLAGS | _READ_ONLY
 
     def __init__(self, source: Seekable) -> None:
-        self.size = source.size
+        self.size = -(-source.size // _SECTOR) * _SECTOR
         self._source = source
 
     def do(self, kind: int, offset: int, length: int, _data: bytes) -> bytes:
         if kind != _READ:
             raise Error(f"an image is read, and NBD request {kind} came")
-        return self._source.read(offset, length)
+        there = max(min(length, self._source.size - offset), 0)
+        return self._source.read(offset, there).ljust(length, b"\0")
 
 
 class TargetExport:
@@ -103,9 +109,13 @@ class Connection:
     def serve(self) -> bool:
         """Take the next message. False: the client has gone, or does not keep to the protocol."""
         try:
-            return self._next()
+            if self._next():
+                return True
         except (EOFError, ConnectionError):
             return False
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # whoever waits for an answer sees it
+        return False
 
     def _client_flags(self) -> bool:
         self._receive(4)

@@ -24,8 +24,10 @@ from .pool import Pool
 from .source import Seekable
 from .writer import Target
 
-_INSPECT_TIMEOUT: Final = 30.0
+INSPECT_TIMEOUT: Final = 30.0
 """Seconds for opening an image; the source being there already, it takes some milliseconds."""
+IDLE_TIMEOUT: Final = 300.0
+"""Seconds without a request or a word while nothing it asked for is still to come."""
 _LEAST_SECONDS: Final = 600
 _BYTES_A_SECOND: Final = 4 << 20
 """What a conversion may take of CPU time: ten minutes, and as long as a slow machine unpacks."""
@@ -57,7 +59,7 @@ def inspect(image_format: str, source: Seekable, daemon: Daemon, pool: Pool) -> 
     it, or is not there. CorruptImage. Error: qemu-img crashed, or took too long.
     """
     exports: list[nbd.Export] = [nbd.SourceExport(source)]
-    run = _Run(image_format, daemon, pool, time.monotonic() + _INSPECT_TIMEOUT)
+    run = _Run(image_format, daemon, pool, time.monotonic() + INSPECT_TIMEOUT)
     run.serve(protocol.Inspect(image_format), exports, lambda _: None)
     try:
         info = json.loads(run.output)
@@ -197,7 +199,7 @@ class _Run:
             for sock in clients:
                 selector.register(sock, selectors.EVENT_READ)
             while True:
-                for key, _ in selector.select(self._left()):
+                for key, _ in self._events(selector):
                     if key.fileobj == output:
                         data = os.read(output, 1 << 16)
                         if not data:
@@ -207,14 +209,20 @@ class _Run:
                     elif not clients[key.fileobj].serve():  # type: ignore[index]
                         selector.unregister(key.fileobj)
 
-    def _left(self) -> float | None:
-        """Seconds; None for as long as it takes. Error: none."""
-        if self._deadline is None:
-            return None
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise Error(f"qemu-img took more than {_INSPECT_TIMEOUT:.0f} seconds to open the image")
-        return left
+    def _events(self, selector: selectors.BaseSelector) -> list[tuple[selectors.SelectorKey, int]]:
+        """What it has to say. Error: it takes too long."""
+        if self._deadline is not None:
+            events = selector.select(max(self._deadline - time.monotonic(), 0))
+            if not events:
+                raise Error(f"qemu-img has not opened the image after {INSPECT_TIMEOUT:g} seconds")
+            return events
+        events = selector.select(IDLE_TIMEOUT)
+        if not events:
+            self._pool.finish()  # a disk may be as slow as it is
+            events = selector.select(IDLE_TIMEOUT)
+        if not events:
+            raise Error(f"qemu-img has neither read nor written for {IDLE_TIMEOUT:g} seconds")
+        return events
 
     def _failure(self, status: int, errors: bytes) -> Error:
         """Why it ended otherwise than it should."""
