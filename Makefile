@@ -13,13 +13,13 @@ DEMO_PACKAGES := python3 python3-venv dbus systemd qemu-utils grub-rescue-pc
 TEST_PACKAGES := $(DEMO_PACKAGES) python3-gi python3-dbus gir1.2-glib-2.0 \
 	libglib2.0-bin libglib2.0-dev-bin nginx-light xfsprogs btrfs-progs \
 	git xz-utils bzip2 procps mount fdisk \
-	openssh-client openssh-server fish zsh man-db mandoc gcc libc6-dev pkg-config libglib2.0-dev
+	openssh-client openssh-server fish zsh man-db mandoc jq gcc libc6-dev pkg-config libglib2.0-dev
 
 # What the packages are built with: Build-Depends of debian/control, and who checks them.
 DEB_PACKAGES := dpkg-dev build-essential debhelper dh-python pybuild-plugin-pyproject python3-all \
 	python3-setuptools python3-aiohttp python3-dbus-fast lintian git
 
-.PHONY: all deb demo test lint tests bus-tests-again coverage format contrib clean help
+.PHONY: all deb demo test lint tests bus-tests-again coverage format fuzz contrib clean help
 .PHONY: install-demo install-test
 
 all: install-test ## install the service, its client and the tools of the tests into .venv
@@ -69,6 +69,13 @@ lint: install-test ## ruff and mypy --strict
 format: install-test ## let ruff put the code in order
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+FUZZ_SECONDS := 600
+
+fuzz: ## look for faults in the reading of images, FUZZ_SECONDS=600 long
+	@tools/install-packages $(DEMO_PACKAGES)
+	@tools/install-python fast,fuzz
+	@nice -n 10 $(PYTHON) tests/fuzz/run.py $(FUZZ_SECONDS)
 
 contrib: ## let apt see Debian's contrib, where python3-pyzfs is; for real ZFS pools only
 	@tools/enable-contrib
