@@ -207,15 +207,24 @@ def _zstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
     library = decompress.zstd_library()
     frames = zstd_frames.Frames()
     decoder = None
+    told, produced = None, 0
     for chunk in chunks:
         for piece, ends in frames.feed(chunk):
             try:
                 if decoder is None:
                     unlimited = library.ZstdDecompressor(max_window_size=MEMORY)
                     decoder = unlimited.decompressobj()
-                yield decoder.decompress(piece)
+                    told, produced = zstd_frames.content_size(piece), 0
+                output = decoder.decompress(piece)
             except library.ZstdError as error:
                 raise CorruptImage(f"the zstd data is damaged: {error}") from error
-            decoder = None if ends else decoder
+            produced += len(output)
+            yield output
+            if ends:
+                decoder = None
+                if told not in (None, produced):  # the library does not look before an empty block
+                    raise CorruptImage(
+                        f"the zstd data is damaged: a frame of {told} bytes has {produced}"
+                    )
     if not frames.between:
         raise Truncated("the zstd data ends in its middle")

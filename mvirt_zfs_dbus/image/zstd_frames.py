@@ -17,7 +17,7 @@ MAX_BLOCK: Final = 128 << 10
 _SKIPPABLE: Final = 0x184D2A50
 _DICTIONARY_ID: Final = (0, 1, 2, 4)
 _CONTENT_SIZE: Final = (0, 2, 4, 8)
-_RLE, _RESERVED = 1, 3
+_RLE, _COMPRESSED, _RESERVED = 1, 2, 3
 
 _Measure = Callable[[], tuple[int, Any]]
 
@@ -79,7 +79,7 @@ class Frames:
             return 3, self._block
         header = int.from_bytes(self._buffer[:3], "little")
         kind, size = header >> 1 & 3, header >> 3
-        if kind == _RESERVED or size > MAX_BLOCK:
+        if kind == _RESERVED or size > MAX_BLOCK or (kind == _COMPRESSED and not size):
             raise CorruptImage(f"the zstd data is damaged: a block of kind {kind}, {size} bytes")
         length = 3 + (1 if kind == _RLE else size)
         if not header & 1:
@@ -88,6 +88,16 @@ class Frames:
 
     def _checksum(self) -> tuple[int, _Measure]:
         return 4, self._header
+
+
+def content_size(header: bytes) -> int | None:
+    """Bytes of the whole frame unpacked, where its header tells."""
+    size_flag = header[4] >> 6
+    length = _CONTENT_SIZE[size_flag] or header[4] >> 5 & 1
+    if not length:
+        return None
+    size = int.from_bytes(header[-length:], "little")
+    return size + 256 if length == 2 else size
 
 
 def first_frame(data: bytes | memoryview) -> int | None:
