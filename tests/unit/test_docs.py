@@ -14,7 +14,7 @@ from mvirt_zfs_dbus.names import Action, ErrorName, Interface
 
 TOP = Path(__file__).parents[2]
 DOCS = TOP / "docs"
-PAGES = [*DOCS.glob("*.md"), *TOP.glob("*.md")]
+PAGES = [*DOCS.rglob("*.md"), *TOP.glob("*.md"), *TOP.glob("examples/*.md")]
 
 
 def test_the_reference_is_what_the_interfaces_say(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_administrator_finds_each_action_and_each_key_of_the_configuration()
     assert found == list(config._KEYS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 def test_links_and_named_files_exist(page: Path) -> None:
     text = page.read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", text):

@@ -1,0 +1,95 @@
+"""Sessions in the documentation: what they have typed, and what they show.
+
+A session is a fenced block of the kind ``console``. Lines that begin with ``$ `` or ``# `` are
+commands (a backslash at the end goes on in the next line), those after one are its output, standard
+error included. ``…`` stands for anything in a line, and a line of it alone for any lines. Words
+after ``console`` say what the block needs: ``zfs``, ``vm``, ``network`` and so on; none: nothing
+but mvirt-zfsctl, busctl, gdbus, jq and the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_BLOCK = re.compile(r"^```console(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+_END = "this command has ended: "
+
+
+@dataclass(frozen=True)
+class Step:
+    command: str
+    shows: str
+    needs: frozenset[str]
+
+    @property
+    def may_fail(self) -> bool:
+        """Where the session shows an error, the command has failed."""
+        return re.search("^mvirt-zfsctl: ", self.shows, re.MULTILINE) is not None
+
+    def has_shown(self, output: str) -> bool:
+        """Whether this is what the session shows; how wide its columns are does not matter."""
+        if self.shows == "…":
+            return True
+        pattern = re.escape(_narrow(self.shows))
+        pattern = re.sub(r"^…\\\n", r"(?:.*\\n)*", pattern, flags=re.MULTILINE)
+        pattern = re.sub(r"\\\n…$", r"(?:\\n.*)*", pattern)
+        return re.fullmatch(pattern.replace("…", ".*"), _narrow(output.strip("\n"))) is not None
+
+
+def _narrow(text: str) -> str:
+    return re.sub(" +", " ", text)
+
+
+def steps(page: Path) -> Iterator[Step]:
+    for needs, text in _BLOCK.findall(page.read_text()):
+        for typed in re.split(r"^[$#] ", text, flags=re.MULTILINE)[1:]:
+            command, shows = _parted(typed)
+            yield Step(command, shows.strip("\n"), frozenset(needs.split()))
+
+
+def _parted(typed: str) -> tuple[str, str]:
+    lines = typed.split("\n")
+    end = next(index for index, line in enumerate(lines) if not line.endswith("\\"))
+    return "\n".join(lines[: end + 1]), "\n".join(lines[end + 1 :])
+
+
+class Shell:
+    """One bash that keeps its variables from step to step; commands have nothing to read."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, folder: Path, environment: Mapping[str, str]) -> Shell:
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *("bash", "--norc"),
+                cwd=folder,
+                env=environment,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        )
+
+    async def run(self, command: str) -> tuple[int, str]:
+        """Its exit status, and all that it wrote."""
+        assert self._process.stdin
+        assert self._process.stdout
+        script = f'{{ {command}\n}} </dev/null\nprintf "\\n{_END}%s\\n" $?\n'
+        self._process.stdin.write(script.encode())
+        output = ""
+        while line := (await self._process.stdout.readline()).decode():
+            if line.startswith(_END):
+                return int(line.removeprefix(_END)), output
+            output += line
+        raise AssertionError(f"the shell has ended: {output}")
+
+    async def end(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        await self._process.wait()
