@@ -19,12 +19,13 @@ def check_signature(method: MethodSpec, signature: str) -> None:
         )
 
 
-def check_fds(method: MethodSpec, passed: int) -> None:
+def check_fds(message: Message) -> None:
     """A call holds its fds open as long as it takes: no more of them than it has use for."""
-    takes = sum(arg.signature == "h" for arg in method.ins)
-    if passed > takes:
+    passed, named = len(message.unix_fds), message.signature.count("h")
+    if passed > named:
         raise InvalidArgs(
-            f"{passed} file descriptors came with the call; {method.name} takes {takes or 'none'}"
+            f"{passed} file descriptors came with the call; its arguments have use for"
+            f" {named or 'none'}"
         )
 
 

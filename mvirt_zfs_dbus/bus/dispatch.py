@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import errors
 from . import arguments, standard
-from .audit import Audit
+from .admission import CALLS_PER_SENDER, SECONDS_PER_CHANGE, Admission
+from .answers import FAULT, Answers, shown
+from .audit import AuditLog
 from .interface import Call, Interface, MethodSpec
 from .objects import Node, ObjectTree
 from .polkit import Authority
-from .socket_io import close_fds
-from .values import converter
-from .wire import BusError, Connection, Message, MessageFlag
+from .users import Request, User
+from .wire import Connection, LargeMessage, Message, MessageFlag
 
 _log = logging.getLogger(__name__)
 
-MAX_CALLS_PER_SENDER: Final = 256
+LARGEST_CALL: Final = 128 * 1024
+"""Bytes of a message that is read. The largest call there is use for has 6 KiB of labels, 8 KiB of
+a URL, and names."""
 MAX_BACKLOG: Final = 128 * 1024 * 1024
 """Bytes of replies and signals the bus has not taken; with more, calls are refused."""
-_KNOWN_UIDS: Final = 1024
+FLOOD: Final = 0.1
+"""Seconds in which the calls of a connection with too many are not read if they want no answer. No
+bus holds those back, and reading them takes longer than sending them."""
 
-_FAULT: Final = (
-    "a fault of the service, which is not the caller's doing; the service's log has the details"
-)
+_STOPPING: Final = "the service is stopping"
 
 
 @dataclass(slots=True)
@@ -49,21 +51,25 @@ class Dispatcher:
         tree: ObjectTree,
         authority: Authority,
         *,
-        max_calls_per_sender: int = MAX_CALLS_PER_SENDER,
+        max_calls_per_sender: int = CALLS_PER_SENDER,
     ) -> None:
         self._connection = connection
         self._tree = tree
         self._authority = authority
-        self._limit = max_calls_per_sender
-        self._in_flight: Counter[str] = Counter()
+        self._audit = AuditLog()
+        self._admission = Admission(
+            connection, self._handle, self._refuse, calls_per_sender=max_calls_per_sender
+        )
+        self._answers = Answers(connection, tree, self._admission.finished)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._uids: OrderedDict[str, int] = OrderedDict()
         self._closing = False
+        connection.framing.limit(LARGEST_CALL, self._too_large)
         connection.on_call(self._receive)
 
     async def close(self) -> None:
         """Cut off the calls in flight, each with an answer, and refuse those that still come."""
         self._closing = True
+        await self._admission.close()
         await asyncio.sleep(0)  # a task cancelled before its first step could not answer
         for task in self._tasks:
             task.cancel()
@@ -73,39 +79,80 @@ class Dispatcher:
     # From a message to who answers it
 
     def _receive(self, message: Message) -> None:
-        """Every method call. Each way from here ends in _finish, which closes its fds."""
+        """Every method call. Each way from here ends in its answer, which closes its fds."""
+        request = Request(message)
+        try:
+            self._refuse_overload()
+            arguments.check_fds(message)
+            self._admission.admit(request)
+        except errors.Error as error:
+            self._refuse(request, error)
+
+    def _refuse_overload(self) -> None:
+        if self._closing:
+            raise errors.Interrupted(_STOPPING)
+        if self._connection.backlog > MAX_BACKLOG:
+            raise errors.LimitsExceeded("too many replies wait to be read by their callers")
+
+    def _refuse(self, request: Request, error: errors.Error) -> None:
+        """Answer a call that is not even looked at; one that would change something is recorded."""
+        try:
+            target = self._target(request.message)
+            if target.method.changes:
+                self._audit.write(_call(request, target), {}, error)
+        except errors.Error:
+            pass  # it is wrong in more than one way
+        self._answers.finish(request, error)
+        if isinstance(error, errors.LimitsExceeded) and request.user and request.user.bounded:
+            self._connection.framing.pass_over(request.message.sender, FLOOD)
+
+    def _too_large(self, large: LargeMessage) -> None:
+        self._admission.charge(large.sender, large.size)
+        self._answers.too_large(large, LARGEST_CALL)
+
+    def _handle(self, request: Request) -> None:
+        """It is the call's turn."""
+        message = request.message
         try:
             found = standard.find(message.interface or "", message.member or "")
             if found is not None:
-                self._standard(message, found)
+                self._standard(request, found)
             else:
-                self._member(message, self._target(message))
+                self._member(request, self._target(message))
         except errors.Error as error:
-            self._finish(message, error)
+            self._answers.finish(request, error)
         except Exception:
-            _log.exception("%s failed", _shown(message))
-            self._finish(message, errors.Error(_FAULT))
+            _log.exception("%s failed", shown(message))
+            self._answers.finish(request, errors.Error(FAULT))
 
-    def _standard(self, message: Message, method: standard.StandardMethod) -> None:
+    def _standard(self, request: Request, method: standard.StandardMethod) -> None:
+        message = request.message
         if message.signature != method.signature:
             raise errors.InvalidArgs(
                 f"{message.member} has signature {method.signature!r};"
                 f" the call has {message.signature!r}"
             )
-        self._refuse_overload(message)
-        close_fds(message.unix_fds)  # no standard method takes any
-        message.unix_fds.clear()
         answer = method.answer(self._tree, message.path, *message.body)
         if isinstance(answer, list):
-            self._finish(message, None, method.out_signature, answer)
+            self._answers.finish(request, None, method.out_signature, answer)
         else:
-            self._spawn(message, self._answer_later(message, method, answer))
+            self._spawn(self._answer_later(request, method, answer))
 
     async def _answer_later(
-        self, message: Message, method: standard.StandardMethod, answer: Awaitable[list[Any]]
+        self,
+        request: Request,
+        method: standard.StandardMethod,
+        answer: Coroutine[Any, Any, list[Any]],
     ) -> None:
-        body, error = await _outcome(message, answer)
-        self._finish(message, error, method.out_signature, body or [])
+        body, error = await _outcome(request.message, self._read(request, answer))
+        self._answers.finish(request, error, method.out_signature, body or [])
+
+    async def _read(self, request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            async with self._admission.reading(_user(request)):
+                return await work
+        finally:
+            work.close()  # where it never had its turn
 
     def _target(self, message: Message) -> _Target:
         node = standard.object_at(self._tree, message.path or "")
@@ -126,139 +173,91 @@ class Dispatcher:
             + (f" in {message.interface}" if message.interface else "")
         )
 
-    def _member(self, message: Message, target: _Target) -> None:
-        call = Call(
-            sender=message.sender,
-            uid=self._uids.get(message.sender, -1) if target.method.changes else -1,
-            interactive=_has(message, MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION),
-            path=message.path or "",
-            interface=target.interface.name,
-            member=target.method.name,
-            fds=message.unix_fds,
-        )
-        audit = Audit(call) if target.method.changes else None
-        try:
-            self._refuse_overload(message)
-        except errors.Error as error:
-            if audit is not None:
-                audit.write(error)
-            raise
-        self._spawn(message, self._run(message, target, call, audit))
+    def _member(self, request: Request, target: _Target) -> None:
+        call = _call(request, target)
+        if target.method.changes:
+            _user(request).charge(SECONDS_PER_CHANGE)
+            self._spawn(self._change(request, target, call))
+        else:
+            self._spawn(self._query(request, target, call))
 
     # From the start of a call to its end
 
-    async def _run(
-        self, message: Message, target: _Target, call: Call, audit: Audit | None
-    ) -> None:
-        result, error = await _outcome(message, self._perform(message, target, call, audit))
-        if error is None:
-            error = self._reply(message, target.method, result)
-        else:
-            self._finish(message, error)
-        if audit is not None:
-            audit.write(error)
+    async def _query(self, request: Request, target: _Target, call: Call) -> None:
+        work = self._read(request, self._perform(request.message, target, call))
+        result, error = await _outcome(request.message, work)
+        self._answers.result(request, target.method, result, error)
 
-    async def _perform(
-        self, message: Message, target: _Target, call: Call, audit: Audit | None
+    async def _change(self, request: Request, target: _Target, call: Call) -> None:
+        details: dict[str, str] = {}
+        work = self._perform_if_allowed(request.message, target, call, details)
+        result, error = await _outcome(request.message, work)
+        self._audit.write(
+            call, details, self._answers.result(request, target.method, result, error)
+        )
+
+    async def _perform_if_allowed(
+        self, message: Message, target: _Target, call: Call, details: dict[str, str]
     ) -> Any:
-        if audit is not None:
-            call.uid = await self._uid(call.sender)
+        self._read_arguments(message, target, call)
+        await self._authorize(target, call, details)
+        return await self._run(target, call)
+
+    async def _perform(self, message: Message, target: _Target, call: Call) -> Any:
+        self._read_arguments(message, target, call)
+        return await self._run(target, call)
+
+    def _read_arguments(self, message: Message, target: _Target, call: Call) -> None:
         arguments.check_signature(target.method, message.signature)
-        arguments.check_fds(target.method, len(message.unix_fds))
         call.args = arguments.arguments(target.method, message)
         call.options = arguments.options(target.method, message)
-        if audit is not None:
-            await self._authorize(target, call, audit)
+
+    async def _run(self, target: _Target, call: Call) -> Any:
         handler = getattr(target.interface, target.method.attribute)
         return await handler(call, target.node.key, *call.args)
 
-    async def _authorize(self, target: _Target, call: Call, audit: Audit) -> None:
+    async def _authorize(self, target: _Target, call: Call, details: dict[str, str]) -> None:
         """Ask until the answer is for what is there now: a prompt can stay open for minutes, and
-        the object may get another name, or go, meanwhile."""
+        the object may get another name, or go, meanwhile. ``details`` is for the record."""
         key = target.node.key
         asked = None
-        while (wanted := self._wanted(target, call, audit)) != asked:
-            action, details = asked = wanted
+        while (wanted := _wanted(target, call)) != asked:
+            action, told = asked = wanted
+            details.clear()
+            details.update(told)
             if action is None:
                 return
-            await self._authority.authorize(call, action, details)
+            await self._authority.authorize(call, action, told)
             if standard.object_at(self._tree, call.path).key != key:
                 raise errors.UnknownObject(f"the object at {call.path} is another one now")
 
-    def _wanted(self, target: _Target, call: Call, audit: Audit) -> tuple[Any, dict[str, str]]:
-        audit.details = target.interface.details(call, target.node.key)
-        return target.method.action(target.interface, call, target.node.key), audit.details
-
-    async def _uid(self, sender: str) -> int:
-        """Whose connection this is. A unique name is never given to another connection."""
-        uid = self._uids.get(sender)
-        if uid is None:
-            try:
-                uid = await self._connection.user_id(sender)
-            except BusError as error:
-                raise errors.AccessDenied(f"the bus does not say who {sender} is") from error
-            self._uids[sender] = uid
-            if len(self._uids) > _KNOWN_UIDS:
-                self._uids.popitem(last=False)
-        return uid
-
-    # Bounds
-
-    def _refuse_overload(self, message: Message) -> None:
-        if self._closing:
-            raise errors.Interrupted("the service is stopping")
-        if self._in_flight[message.sender] >= self._limit:
-            raise errors.LimitsExceeded(
-                f"{self._limit} calls of this connection are being worked on already;"
-                " wait for some of them"
-            )
-        if self._connection.backlog > MAX_BACKLOG:
-            raise errors.LimitsExceeded("too many replies wait to be read by their callers")
-
-    def _spawn(self, message: Message, work: Coroutine[Any, Any, None]) -> None:
-        sender = message.sender
-        self._in_flight[sender] += 1
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._done(done, sender))
+        task.add_done_callback(self._tasks.discard)
 
-    def _done(self, task: asyncio.Task[None], sender: str) -> None:
-        self._tasks.discard(task)
-        self._in_flight[sender] -= 1
-        if not self._in_flight[sender]:
-            del self._in_flight[sender]
 
-    # Replies
+def _user(request: Request) -> User:
+    assert request.user
+    return request.user
 
-    def _reply(self, message: Message, method: MethodSpec, result: Any) -> errors.Error | None:
-        """Answer with what a handler returned, or with the error that is, and tell which."""
-        try:
-            body = _body(method, result)
-            self._finish(message, None, method.out_signature, body)
-        except Exception:
-            _log.exception("%s answered %r", _shown(message), result)
-            error = errors.Error(_FAULT)
-            self._finish(message, error)
-            return error
-        return None
 
-    def _finish(
-        self,
-        message: Message,
-        error: errors.Error | None,
-        signature: str = "",
-        body: list[Any] | None = None,
-    ) -> None:
-        """Say all that waits to be said, then reply if the caller wants it; close the fds."""
-        self._tree.flush()
-        if not _has(message, MessageFlag.NO_REPLY_EXPECTED):
-            if error is not None:
-                text = error.message or type(error).__name__
-                self._connection.send(Message.new_error(message, str(error.name), text))
-            else:
-                self._connection.send(Message.new_method_return(message, signature, body or []))
-        close_fds(message.unix_fds)
-        message.unix_fds.clear()
+def _call(request: Request, target: _Target) -> Call:
+    message = request.message
+    return Call(
+        sender=message.sender,
+        uid=request.user.uid if request.user else -1,
+        interactive=_has(message, MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION),
+        path=message.path or "",
+        interface=target.interface.name,
+        member=target.method.name,
+        fds=message.unix_fds,
+    )
+
+
+def _wanted(target: _Target, call: Call) -> tuple[Any, dict[str, str]]:
+    details = target.interface.details(call, target.node.key)
+    return target.method.action(target.interface, call, target.node.key), details
 
 
 async def _outcome(message: Message, work: Awaitable[Any]) -> tuple[Any, errors.Error | None]:
@@ -271,23 +270,9 @@ async def _outcome(message: Message, work: Awaitable[Any]) -> tuple[Any, errors.
     except asyncio.CancelledError:
         return None, errors.Interrupted("the service is stopping; the call was cut off")
     except Exception:
-        _log.exception("%s failed", _shown(message))
-        return None, errors.Error(_FAULT)
-
-
-def _body(method: MethodSpec, result: Any) -> list[Any]:
-    if not method.outs:
-        values: tuple[Any, ...] = ()
-    elif len(method.outs) == 1:
-        values = (result,)
-    else:
-        values = result
-    return [converter(arg.signature)(value) for arg, value in zip(method.outs, values, strict=True)]
+        _log.exception("%s failed", shown(message))
+        return None, errors.Error(FAULT)
 
 
 def _has(message: Message, flag: MessageFlag) -> bool:
     return bool(message.flags.value & flag.value)
-
-
-def _shown(message: Message) -> str:
-    return f"{message.interface}.{message.member} on {message.path} by {message.sender}"

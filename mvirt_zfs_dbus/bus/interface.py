@@ -46,7 +46,7 @@ class Call:
     sender: str
     """The caller's unique name on the bus."""
     uid: int
-    """The caller's user id for a ``@method``; -1 for a ``@query``, which is free for everyone."""
+    """The caller's user id; -1 in the record of a call refused before it was known."""
     interactive: bool
     """Whether the caller allows polkit to prompt (ALLOW_INTERACTIVE_AUTHORIZATION)."""
     path: str

@@ -80,11 +80,11 @@ class ObjectTree:
         self.root = root
         self._nodes: dict[str, Node] = {}
         self._children: dict[str, dict[str, None]] = {"/": {}}
-        self._send: Callable[[Message], None] | None = None
+        self._send: Callable[[Message], object] | None = None
         self._pending: dict[str, None] = {}
         self._scheduled = False
 
-    def publish(self, send: Callable[[Message], None]) -> None:
+    def publish(self, send: Callable[[Message], object]) -> None:
         """Say from now on what changes. What is there already is found by asking."""
         for node in self._nodes.values():
             node.announced = True

@@ -5,13 +5,25 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from ..errors import AccessDenied, InteractiveAuthorizationRequired
+from ..errors import AccessDenied, InteractiveAuthorizationRequired, LimitsExceeded
 from ..names import Action
 from .interface import Call
-from .wire import BUS, BUS_PATH, Connection, MatchRule, Message, MessageFlag, RemoteError, Variant
+from .wire import (
+    BUS,
+    BUS_PATH,
+    Connection,
+    MatchRule,
+    Message,
+    MessageFlag,
+    RemoteError,
+    Subscription,
+    Variant,
+)
 
 POLKIT: Final = "org.freedesktop.PolicyKit1"
 AUTHORITY_PATH: Final = "/org/freedesktop/PolicyKit1/Authority"
@@ -23,8 +35,12 @@ _NOT_AUTHORIZED: Final = "org.freedesktop.PolicyKit1.Error.NotAuthorized"
 _ANSWER_WITHIN: Final = 30.0
 """Seconds for an answer without a prompt. A prompt may stay open as long as its caller."""
 CHECKS_PER_USER: Final = 8
-"""Questions of one user at a time, the others wait their turn. The system bus lets a connection
-wait for 128 replies (dbus-daemon(1), max_replies_per_connection): nobody may use them up."""
+"""Questions of one user at a time, the others wait their turn."""
+PROMPTS: Final = 64
+"""Questions in all that may stay open as long as a prompt does; more are refused."""
+QUICK_CHECKS: Final = 32
+"""Questions in all without a prompt; more wait. The system bus lets a connection wait for 128
+replies (dbus-daemon(1), max_replies_per_connection): neither one user nor many may use them up."""
 _ABSENT: Final = (
     "org.freedesktop.DBus.Error.ServiceUnknown",
     "org.freedesktop.DBus.Error.NameHasNoOwner",
@@ -32,6 +48,7 @@ _ABSENT: Final = (
     "org.freedesktop.systemd1.",
 )
 """What the bus, or systemd for it, says where polkit is not installed, masked or broken."""
+_OWNERS: Final = MatchRule(sender=BUS, path=BUS_PATH, interface=BUS, member="NameOwnerChanged")
 
 
 class Authority(Protocol):
@@ -64,11 +81,14 @@ class PolkitAuthority:
         self._connection = connection
         self._numbers = itertools.count(1)
         self._turns: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
+        self._prompts = 0
+        self._quick = asyncio.Semaphore(QUICK_CHECKS)
+        self._leavers = _Leavers(connection)
 
     async def authorize(self, call: Call, action: Action, details: dict[str, str]) -> None:
         turns = self._turns.setdefault(call.uid, asyncio.Semaphore(CHECKS_PER_USER))
         try:
-            async with turns:
+            async with turns, self._room(call):
                 authorized, challenge, result = await self._check(call, action, details)
         except RemoteError as error:
             if error.name.startswith(_ABSENT):
@@ -99,23 +119,32 @@ class PolkitAuthority:
             " rule in /etc/polkit-1/rules.d"
         )
 
+    @asynccontextmanager
+    async def _room(self, call: Call) -> AsyncIterator[None]:
+        if not call.interactive or call.uid == 0:  # root is asked nothing
+            async with self._quick:
+                yield
+            return
+        if self._prompts >= PROMPTS:
+            raise LimitsExceeded(f"{PROMPTS} questions wait for people already; try again later")
+        self._prompts += 1
+        try:
+            yield
+        finally:
+            self._prompts -= 1
+
     async def _check(
         self, call: Call, action: Action, details: dict[str, str]
     ) -> tuple[bool, bool, dict[str, str]]:
         """One CheckAuthorization, taken back if it has no answer when the caller leaves the bus,
         when the time is over, or when the call is cancelled."""
+        async with self._leavers.watched(call.sender) as left:
+            return await self._ask(call, action, details, left)
+
+    async def _ask(
+        self, call: Call, action: Action, details: dict[str, str], left: asyncio.Event
+    ) -> tuple[bool, bool, dict[str, str]]:
         cancellation = f"mvirt-zfs-{next(self._numbers)}"
-        left = asyncio.Event()
-        subscription = await self._connection.subscribe(
-            MatchRule(
-                sender=BUS,
-                path=BUS_PATH,
-                interface=BUS,
-                member="NameOwnerChanged",
-                arg0=call.sender,
-            ),
-            lambda message: left.set(),
-        )
         answer = asyncio.create_task(self._call(call, action, details, cancellation))
         leaving = asyncio.create_task(left.wait())
         try:
@@ -129,7 +158,6 @@ class PolkitAuthority:
                 raise AccessDenied(f"{call.sender} left the bus before polkit had decided")
             raise TimeoutError
         finally:
-            subscription.close()
             if not answer.done():
                 self._cancel(cancellation)
             answer.cancel()
@@ -165,6 +193,40 @@ class PolkitAuthority:
                 flags=MessageFlag.NO_REPLY_EXPECTED,
             )
         )
+
+
+class _Leavers:
+    """Tells who leaves the bus while somebody wants to know, by one match rule for all: the system
+    bus lets a connection have 512 (dbus-daemon(1), max_match_rules_per_connection)."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._watched: dict[str, list[asyncio.Event]] = {}
+        self._subscription: Subscription | None = None
+        self._subscribing = asyncio.Lock()
+
+    @asynccontextmanager
+    async def watched(self, sender: str) -> AsyncIterator[asyncio.Event]:
+        """The event is set when this connection leaves the bus."""
+        left = asyncio.Event()
+        self._watched.setdefault(sender, []).append(left)
+        try:
+            async with self._subscribing:
+                if self._subscription is None:
+                    self._subscription = await self._connection.subscribe(_OWNERS, self._heard)
+            yield left
+        finally:
+            self._watched[sender].remove(left)
+            if not self._watched[sender]:
+                del self._watched[sender]
+            if self._subscription and not self._watched:
+                self._subscription.close()
+                self._subscription = None
+
+    def _heard(self, message: Message) -> None:
+        name, _, new_owner = message.body
+        for left in self._watched.get(name, ()) if not new_owner else ():
+            left.set()
 
 
 def _no_answer(action: Action, error: RemoteError) -> str:

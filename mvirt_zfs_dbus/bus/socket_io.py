@@ -10,22 +10,19 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from .framing import Framing, Received
+
 MESSAGES_PER_TURN: Final = 64
 """Messages read in one turn of the event loop, before everybody else gets theirs."""
 
 _BUFFERS_PER_SEND: Final = 256
 """Buffers in one sendmsg(2); the kernel takes at most IOV_MAX, which is 1024."""
-
-
-_FDS_SPACE: Final = socket.CMSG_SPACE(253 * array.array("i").itemsize)
-"""Room for SCM_MAX_FD fds, the most the kernel passes with one message (unix(7))."""
 
 
 def close_fds(fds: Iterable[int]) -> None:
@@ -140,6 +137,7 @@ class PacedSocket:
     """
 
     def __init__(self, sock: socket.socket) -> None:
+        self.framing = Framing(sock, self._may_read, close_fds)
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._messages = 0
@@ -150,12 +148,12 @@ class PacedSocket:
             self._loop.call_soon(self._next_turn)
         self._messages += 1
 
-    def recvmsg(self, size: int, _: int = 0, flags: int = 0) -> Any:
-        """socket.recvmsg() with room for as many fds as can come (dbus-fast 1.84 has for one), all
-        of them closed in child processes."""
-        if self._messages >= MESSAGES_PER_TURN:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return self._sock.recvmsg(size, _FDS_SPACE, flags | socket.MSG_CMSG_CLOEXEC)
+    def recvmsg(self, size: int, _: int = 0, flags: int = 0) -> Received:
+        """As :meth:`Framing.recvmsg`."""
+        return self.framing.recvmsg(size)
+
+    def _may_read(self) -> bool:
+        return self._messages < MESSAGES_PER_TURN
 
     def _next_turn(self) -> None:
         self._messages = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ Body = list[Any]
 class StandardMethod:
     signature: str
     out_signature: str
-    answer: Callable[..., Body | Awaitable[Body]]
+    answer: Callable[..., Body | Coroutine[Any, Any, Body]]
     """Takes the tree, the path and the arguments; answers the body of the reply, or raises."""
 
 
@@ -48,7 +48,9 @@ def object_at(tree: ObjectTree, path: str) -> Node:
     return node
 
 
-def _get(tree: ObjectTree, path: str, interface_name: str, name: str) -> Body | Awaitable[Body]:
+def _get(
+    tree: ObjectTree, path: str, interface_name: str, name: str
+) -> Body | Coroutine[Any, Any, Body]:
     interface, spec = _property(object_at(tree, path), path, interface_name, name)
     if spec.emits == "false":
         return _get_fresh(tree, path, interface, spec)
@@ -61,7 +63,7 @@ async def _get_fresh(tree: ObjectTree, path: str, interface: Interface, spec: Pr
     return [object_at(tree, path).values[interface.name][spec.name]]
 
 
-def _get_all(tree: ObjectTree, path: str, interface_name: str) -> Body | Awaitable[Body]:
+def _get_all(tree: ObjectTree, path: str, interface_name: str) -> Body | Coroutine[Any, Any, Body]:
     node = object_at(tree, path)
     if is_standard(interface_name):
         return [{}]

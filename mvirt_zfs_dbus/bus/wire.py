@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from .. import errors
 from .failures import BusError, ConnectionLost, NameTaken, RemoteError, body_or_error
+from .framing import LargeMessage
 from .library import Bus, Message, MessageFlag, MessageType, Variant, bus_address, unpacked
 from .signals import MatchRule, Subscription
 from .socket_io import SocketWriter, close_fds
@@ -21,6 +22,7 @@ __all__ = [
     "BusError",
     "Connection",
     "ConnectionLost",
+    "LargeMessage",
     "MatchRule",
     "Message",
     "MessageFlag",
@@ -38,6 +40,9 @@ _log = logging.getLogger(__name__)
 BUS: Final = "org.freedesktop.DBus"
 BUS_PATH: Final = "/org/freedesktop/DBus"
 
+LARGEST_SENT: Final = 32 * 2**20
+"""Bytes; dbus-daemon's system bus ends a connection over more (max_message_size in its
+bus/config-parser.c). dbus-broker takes 128 MiB, as the specification does."""
 _DEFAULT_TIMEOUT: Final = 25.0
 """Seconds a call waits for its reply: libdbus's default (dbus-connection.c)."""
 _DO_NOT_QUEUE: Final = 4
@@ -55,6 +60,7 @@ class Connection:
         self.why_lost = ""
         self._bus = bus
         self._paced = bus.paced_socket
+        self.framing = self._paced.framing
         self._writer = SocketWriter(bus.raw_socket, self._write_failed)
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._subscriptions: list[Subscription] = []
@@ -113,11 +119,19 @@ class Connection:
             del self._pending[message.serial]
         return body_or_error(answer)
 
-    def send(self, message: Message) -> None:
-        """Send a message that nobody waits for; one that cannot be built raises."""
+    def send(self, message: Message) -> int:
+        """Send a message that nobody waits for, and answer its size in bytes. One that cannot be
+        built raises. LimitsExceeded: it is larger than a bus takes."""
         if not message.serial:
             message.serial = self._bus.next_serial()
-        self._writer.write(message._marshall(True), message.unix_fds or ())
+        data = message._marshall(True)
+        if len(data) > LARGEST_SENT:
+            too_large = (
+                f"a message of {len(data)} bytes is more than the {LARGEST_SENT} a bus takes"
+            )
+            raise errors.LimitsExceeded(too_large)
+        self._writer.write(data, message.unix_fds or ())
+        return len(data)
 
     @property
     def backlog(self) -> int:
@@ -156,7 +170,7 @@ class Connection:
     # Names
 
     async def call_bus(self, member: str, signature: str = "", body: Sequence[Any] = ()) -> Any:
-        """Call a method of the bus itself; answers the first value of the reply, if any."""
+        """Call a method of the bus itself; the answer is the first value of the reply, if any."""
         reply = await self.call(BUS, BUS_PATH, BUS, member, signature, body)
         return reply[0] if reply else None
 
@@ -182,10 +196,6 @@ class Connection:
             if error.name == f"{BUS}.Error.NameHasNoOwner":
                 return ""
             raise
-
-    async def user_id(self, unique_name: str) -> int:
-        """The user id of the process behind a connection."""
-        return int(await self.call_bus("GetConnectionUnixUser", "s", [unique_name]))
 
     # The end
 

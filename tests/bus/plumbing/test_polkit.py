@@ -13,10 +13,13 @@ from mvirt_zfs_dbus.bus import polkit
 from mvirt_zfs_dbus.bus.interface import Call
 from mvirt_zfs_dbus.bus.polkit import OwnerAuthority, PolkitAuthority
 from mvirt_zfs_dbus.bus.wire import (
+    BUS,
+    BUS_PATH,
     Connection,
     MessageFlag,
     RemoteError,
     connect,
+    unpacked,
 )
 from mvirt_zfs_dbus.names import Action
 
@@ -25,6 +28,7 @@ from .toy import LAMP, NAME, Toy, path
 
 INTERACTIVE = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
 ACCESS_DENIED = "org.freedesktop.DBus.Error.AccessDenied"
+STATS = "org.freedesktop.DBus.Debug.Stats"
 CHALLENGE = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 
 SetLevel = (path("a"), LAMP, "SetLevel", "ta{sv}", 1, {})
@@ -186,3 +190,35 @@ async def test_the_owner_of_a_session_service_alone_is_let_in() -> None:
     for uid in (0, 1001, -1):
         with pytest.raises(errors.AccessDenied, match=r"zfs1\.delete is for uid 1000"):
             await authority.authorize(Call(":1.1", uid, False, "/", LAMP, "x"), Action.DELETE, {})
+
+
+async def test_many_users_open_prompts_leave_room_for_root_and_for_quick_questions(
+    polkitd: Polkitd, client: Connection
+) -> None:
+    """The system bus lets a connection wait for 128 replies and have 512 match rules."""
+    authority = PolkitAuthority(client)
+
+    async def ask_as(uid: int, interactive: bool) -> None:
+        call = Call(client.unique_name, uid, interactive, "/", LAMP, "SetLevel")
+        await authority.authorize(call, Action.MODIFY, {})
+
+    await polkitd.says("hold")
+    async with asyncio.TaskGroup() as prompts:
+        for number in range(polkit.PROMPTS):
+            prompts.create_task(ask_as(1000 + number, interactive=True))
+        for _ in range(polkit.PROMPTS):
+            await polkitd.checked.get()
+        with pytest.raises(errors.LimitsExceeded):
+            await ask_as(5000, interactive=True)
+        assert await match_rules(client) == 1
+        await polkitd.says("allow")
+        await ask_as(5000, interactive=False)
+        await ask_as(0, interactive=True)
+        await polkitd.release()
+    assert await match_rules(client) == 0
+
+
+async def match_rules(client: Connection) -> int:
+    named = [client.unique_name]
+    reply = await client.call(BUS, BUS_PATH, STATS, "GetConnectionStats", "s", named)
+    return int(unpacked(reply)[0]["MatchRules"])
