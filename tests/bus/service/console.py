@@ -41,7 +41,7 @@ class Step:
 
 
 def _narrow(text: str) -> str:
-    return re.sub(" +", " ", text)
+    return re.sub("^ | $", "", re.sub(" +", " ", text), flags=re.MULTILINE)
 
 
 def steps(page: Path) -> Iterator[Step]:
