@@ -20,13 +20,14 @@ from .qcow2_tables import Extent, Kind, l2_offset, words
 from .qcow2_wanted import ClusterSet, Wanted, is_early
 from .rest import Rest
 from .source import CHUNK, Seekable
+from .window import Window
 from .writer import Target
 
 MAX_TABLES: Final = 1 << 17
 """L2 tables looked out for: those of 64 TiB in clusters of 64 KiB. Others wait for the end."""
 _L1: Final = -1
 
-_Packed = tuple[Extent, bytes, int]
+_Packed = tuple[Extent, memoryview, int]
 """A compressed cluster, its bytes, and how many of them no other cluster is known to begin in."""
 
 
@@ -39,9 +40,7 @@ class Arrival:
         self._target = target
         self._pool = pool
         self._rest = rest
-        self._window = b""
-        self._base = 0
-        """Where in the file the window begins."""
+        self._window = Window()
         self._position = 0
         """Everything before has been written or kept, or is ``_incomplete``."""
         self._covered = 0
@@ -75,23 +74,19 @@ class Arrival:
     def receive(self, chunks: Iterable[bytes]) -> Seekable:
         """Take the whole image file; the answer is what was kept of it."""
         for chunk in chunks:
-            self._window = self._window + chunk if self._window else chunk
+            self._window.add(chunk)
             self._advance()
             self._drop_used()
         self._finish()
-        return self._rest.source(self._base + len(self._window))
+        return self._rest.source(self._end)
 
     @property
     def _end(self) -> int:
-        return self._base + len(self._window)
-
-    def _bytes(self, start: int, end: int) -> bytes:
-        return self._window[start - self._base : end - self._base]
+        return self._window.end
 
     def _drop_used(self) -> None:
-        needed = min([self._position, *(extent.host for extent, _ in self._incomplete)])
-        self._window = self._bytes(needed, self._end)
-        self._base = needed
+        needed = [self._position, *(extent.host for extent, _ in self._incomplete)]
+        self._window.drop(min(needed))
 
     def _advance(self) -> None:
         incomplete, self._incomplete = self._incomplete, []
@@ -121,7 +116,8 @@ class Arrival:
 
     def _keep(self, start: int, end: int) -> None:
         for offset in range(start, end, CHUNK):
-            self._rest.keep(offset, self._bytes(offset, min(offset + CHUNK, end)))
+            kept = self._window.view(offset, min(offset + CHUNK, end))
+            self._rest.keep(offset, bytes(kept))
 
     # Tables
 
@@ -142,7 +138,7 @@ class Arrival:
     def _take_table(self, length: int) -> None:
         index = self._ahead.pop()
         start, end = self._position, self._position + length
-        table = self._bytes(start, end)
+        table = bytes(self._window.view(start, end))
         self._keep(start, end)
         self._position, self._covered = end, max(self._covered, end)
         if index == _L1:
@@ -206,7 +202,7 @@ class Arrival:
         """Write a plain extent as far as it has come; the answer is where in the file that is."""
         end = min(extent.host + extent.length, stop)
         length = end - extent.host
-        self._pool.run(self._target.write, self._bytes(extent.host, end), extent.guest)
+        self._pool.run(self._target.write, self._window.view(extent.host, end), extent.guest)
         if length < extent.length:
             left = extent.length - length
             self._wanted.push_back(Extent(Kind.DATA, extent.guest + length, left, end, left))
@@ -218,7 +214,7 @@ class Arrival:
         if end > self._end:
             self._incomplete.append((extent, alone))
             return
-        self._batch.append((extent, self._bytes(extent.host, end), alone))
+        self._batch.append((extent, self._window.view(extent.host, end), alone))
         if len(self._batch) * self.header.cluster_size >= CHUNK:
             self._flush()
 
@@ -234,7 +230,7 @@ class Arrival:
                 used = self._clusters.write(extent, stored, gather)
                 # The last sector of a cluster may hold the beginning of another one, whose table
                 # is still to come. Zeros are what the rest reads as anyway.
-                slack = stored[used:alone]
+                slack = bytes(stored[used:alone])
                 if slack.count(0) != len(slack):
                     self._slack.append((extent.host + used, slack))
 

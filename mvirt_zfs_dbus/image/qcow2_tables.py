@@ -6,6 +6,7 @@ lies where the image keeps its metadata. Format: QEMU's docs/interop/qcow2.txt, 
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ _COMPRESSED: Final = 1 << 62
 _ZERO: Final = 1
 _ALL_SUBCLUSTERS: Final = (1 << 32) - 1
 _SUBCLUSTERS: Final = 32
+_USED: Final = re.compile(rb"[^\0]")
 MAX_CLUSTERS: Final = 1 << 29
 """Host clusters of an image, so that a bit for each takes at most 64 MiB: 32 TiB of 64 KiB."""
 
@@ -75,7 +77,10 @@ class HostMap:
     def check_data(self, offset: int, length: int, what: str) -> None:
         """Errors: the data is outside the file, or lies over metadata."""
         self.check_inside(offset, length, what)
-        for cluster in range(offset >> self._bits, -(-(offset + length) >> self._bits)):
+        first, end = offset >> self._bits, -(-(offset + length) >> self._bits)
+        if not any(self._map[first >> 3 : (end + 7) >> 3]):
+            return
+        for cluster in range(first, end):
             if self._map[cluster >> 3] >> (cluster & 7) & 1:
                 raise CorruptImage(f"{what} at byte {offset} of the image lies over metadata")
 
@@ -157,13 +162,10 @@ def table_extents(
     header: Header, host_map: HostMap | Unchecked, table: bytes, guest: int
 ) -> Iterator[Extent]:
     """What one L2 table says of the disk from byte ``guest`` on, merged."""
-    parts = (
-        _extended(header, host_map, table, guest)
-        if header.extended_l2
-        else _standard(header, host_map, table, guest)
-    )
+    parts = (_extended if header.extended_l2 else _standard)(header, host_map, table, guest)
     run = Extent(Kind.ZERO, guest, 0, 0, 0)
-    for kind, start, length, host, stored in parts:
+    for part in parts:
+        kind, _, length, host, stored = part
         if kind is run.kind and (
             kind is Kind.ZERO or (kind is Kind.DATA and host == run.host + run.length)
         ):
@@ -171,7 +173,7 @@ def table_extents(
             continue
         if run.length:
             yield run
-        run = Extent(kind, start, length, host, stored)
+        run = Extent._make(part)
     if run.length:
         yield run
 
@@ -183,27 +185,34 @@ _Part = tuple[Kind, int, int, int, int]
 def _standard(
     header: Header, host_map: HostMap | Unchecked, table: bytes, guest: int
 ) -> Iterator[_Part]:
-    size, misaligned = header.cluster_size, header.cluster_size - 1
-    allowed = _OFFSET & ~misaligned | _COPIED | (_ZERO if header.version == 3 else 0)
-    for entry in words(table):
-        length = min(size, header.size - guest)
-        if length <= 0:
-            return
+    """Runs of empty entries, and of entries with adjacent clusters, are not looked at one by one:
+    what a disk of 2 TiB costs is how many pieces it is in."""
+    size, left = header.cluster_size, header.size - guest
+    allowed = _OFFSET & ~(size - 1) | _COPIED | (_ZERO if header.version == 3 else 0)
+    entries = words(table)
+    count = min(len(entries), -(-left // size))
+    index = 0
+    while index < count:
+        entry = entries[index]
+        following = index + 1
+        start = guest + index * size
         if not entry:
-            yield Kind.ZERO, guest, length, 0, 0
+            found = _USED.search(table, following * 8, count * 8)
+            following = found.start() // 8 if found else count
+            yield Kind.ZERO, start, min(following * size, left) - index * size, 0, 0
         elif entry & _COMPRESSED:
-            yield _compressed(header, host_map, entry, guest, length)
-        elif entry & ~allowed:
-            _refuse(entry, guest)
-        elif entry & _ZERO or not entry & _OFFSET:
-            if not entry & _ZERO:
-                _refuse(entry, guest)
-            yield Kind.ZERO, guest, length, 0, 0
+            yield _compressed(header, host_map, entry, start, min(size, left - index * size))
+        elif entry & ~allowed or not entry & (_ZERO | _OFFSET):
+            _refuse(entry, start)
+        elif entry & _ZERO:
+            yield Kind.ZERO, start, min(size, left - index * size), 0, 0
         else:
-            host = entry & _OFFSET
+            while following < count and entries[following] == entry + (following - index) * size:
+                following += 1
+            host, length = entry & _OFFSET, min(following * size, left) - index * size
             host_map.check_data(host, length, "a data cluster")
-            yield Kind.DATA, guest, length, host, length
-        guest += size
+            yield Kind.DATA, start, length, host, length
+        index = following
 
 
 def _extended(
@@ -254,9 +263,9 @@ def _compressed(
     if entry & _COPIED or host >> 56:
         _refuse(entry, guest)
     sectors = (entry >> offset_bits & ((1 << count_bits) - 1)) + 1
-    host_map.check_data(host, 1, "a compressed cluster")
     stored = host_map.up_to_end(host, sectors * 512 - host % 512)
-    host_map.check_data(host, stored, "a compressed cluster")
+    # One that begins outside the file has none of its bytes, and is refused for its first.
+    host_map.check_data(host, max(stored, 1), "a compressed cluster")
     return Kind.COMPRESSED, guest, length, host, stored
 
 

@@ -77,12 +77,13 @@ class Target:
 
     # Writing
 
-    def write(self, data: bytes | bytearray, offset: int) -> None:
+    def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         if self._direct:
             with self.gather() as gather:
                 gather.add(data, offset)
         else:
-            self.write_part(data, 0, len(data), offset)
+            whole = bytes(data) if isinstance(data, memoryview) else data
+            self.write_part(whole, 0, len(data), offset)
 
     def gather(self) -> Gather:
         """For pieces that may lie side by side. A thread has one at a time."""
@@ -212,7 +213,7 @@ class Gather:
         if error is None:
             self._flush()
 
-    def add(self, data: bytes | bytearray, offset: int) -> None:
+    def add(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         view = memoryview(data)
         while view:
             room = self.room(offset, len(view))
