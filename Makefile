@@ -87,5 +87,8 @@ clean: ## remove .venv, build/ and caches; Debian packages stay
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# make bench and make bench-machine: how fast it is.
+-include bench/bench.mk
+
 # make test-machine: the tests that boot a Debian with real ZFS.
 -include tests/machine/machine.mk

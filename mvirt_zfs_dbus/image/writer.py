@@ -78,12 +78,22 @@ class Target:
     # Writing
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
-        if self._direct:
+        if isinstance(data, memoryview):
             with self.gather() as gather:
                 gather.add(data, offset)
+        elif self._direct:
+            self._write_aligned(data, offset)
         else:
-            whole = bytes(data) if isinstance(data, memoryview) else data
-            self.write_part(whole, 0, len(data), offset)
+            self.write_part(data, 0, len(data), offset)
+
+    def _write_aligned(self, data: bytes | bytearray, offset: int) -> None:
+        """By way of the thread's buffer, which only what is no zeros goes through."""
+        view, room = memoryview(data), self._buffer().view
+        for first, last in data_runs(data, 0, len(data)):
+            for start in range(first, last, len(room)):
+                piece = view[start : min(start + len(room), last)]
+                room[: len(piece)] = piece
+                self._write_run(room[: len(piece)], offset + start)
 
     def gather(self) -> Gather:
         """For pieces that may lie side by side. A thread has one at a time."""
