@@ -21,6 +21,8 @@ from .writer import Target
 
 MAX_REQUEST: Final = 2 << 20
 """Bytes; the client is told, and holds itself to it: qemu-img's own buffers are as large."""
+TIMEOUT: Final = 300.0
+"""Seconds a client may leave an answer unread, or a request of its own unfinished."""
 _MAX_OPTION: Final = 64 * 1024
 _SECTOR: Final = 512
 
@@ -104,6 +106,9 @@ class Connection:
         self._next = self._client_flags
         self.failure: Error | None = None
         """The first thing that went wrong on this side, which the client knows as an errno only."""
+        timeout = struct.pack("ll", int(TIMEOUT), int(TIMEOUT % 1 * 1_000_000))
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            sock.setsockopt(socket.SOL_SOCKET, option, timeout)
         sock.sendall(_GREETING)
 
     def serve(self) -> bool:
@@ -111,7 +116,7 @@ class Connection:
         try:
             if self._next():
                 return True
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             return False
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # whoever waits for an answer sees it
@@ -159,7 +164,7 @@ class Connection:
                 self._sock.sendall(_REPLY.pack(_REPLY_MAGIC, number, cookie))
                 self._sock.sendall(answer)
         except OSError:
-            return  # the client has gone; serve() sees it too
+            return  # the client has gone, or reads no more
 
     def _done(self, kind: int, offset: int, length: int, data: bytes) -> tuple[int, bytes]:
         """An errno, and what was read."""

@@ -26,8 +26,6 @@ from .writer import Target
 
 INSPECT_TIMEOUT: Final = 30.0
 """Seconds for opening an image; the source being there already, it takes some milliseconds."""
-IDLE_TIMEOUT: Final = 300.0
-"""Seconds without a request or a word while nothing it asked for is still to come."""
 _LEAST_SECONDS: Final = 600
 _BYTES_A_SECOND: Final = 4 << 20
 """What a conversion may take of CPU time: ten minutes, and as long as a slow machine unpacks."""
@@ -216,12 +214,12 @@ class _Run:
             if not events:
                 raise Error(f"qemu-img has not opened the image after {INSPECT_TIMEOUT:g} seconds")
             return events
-        events = selector.select(IDLE_TIMEOUT)
+        events = selector.select(nbd.TIMEOUT)
         if not events:
             self._pool.finish()  # a disk may be as slow as it is
-            events = selector.select(IDLE_TIMEOUT)
+            events = selector.select(nbd.TIMEOUT)
         if not events:
-            raise Error(f"qemu-img has neither read nor written for {IDLE_TIMEOUT:g} seconds")
+            raise Error(f"qemu-img has neither read nor written for {nbd.TIMEOUT:g} seconds")
         return events
 
     def _failure(self, status: int, errors: bytes) -> Error:
