@@ -24,7 +24,8 @@ from tests.machine.cache import cache_directory, cached, digest
 from tests.machine.debian import COMPONENTS, SUITE, as_root, bootstrap, packages, require, run
 
 HERE = Path(__file__).parent
-TEST_TOOLS = ("pytest", "pytest-asyncio", "hypothesis")  # Debian's are older than the tests need
+TEST_TOOLS = ("pytest", "pytest-asyncio", "pytest-xdist", "hypothesis")
+"""Debian's are older than the tests need."""
 GUEST_PYTHON = "3.11"
 DISK_SIZE = "6G"  # sparse: what is not written costs nothing
 

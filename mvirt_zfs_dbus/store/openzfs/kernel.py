@@ -77,7 +77,9 @@ def error_of(number: int, what: str, pool: str) -> Error:
     if health in zpool.LOST:
         return PoolUnavailable(f"{what}: pool {pool} is {health}")
     reason = errno.errorcode.get(number, str(number))
-    return _ERRORS.get(number, Error)(f"{what}: ZFS answers {reason} ({_text(number)})")
+    kind = _ERRORS.get(number, Error)
+    hint = f"; zfs list -o space -r {pool} tells where it went" if kind is NoSpace else ""
+    return kind(f"{what}: ZFS answers {reason} ({_text(number)}){hint}")
 
 
 class Kernel:

@@ -17,9 +17,9 @@ from world import State, World, content
 
 from mvirt_zfs_dbus.client import Client, Inventory
 
-KILLS = int(os.environ.get("MVIRT_TEST_KILLS", "200"))
+KILLS = int(os.environ.get("MVIRT_TEST_KILLS", "20"))
 SEED = int(os.environ.get("MVIRT_TEST_SEED", "0")) or time.time_ns() % 1_000_000
-LONGEST = 1.0
+LONGEST = 2.0
 """How long the load lasts before a kill, at most, in times that one import takes here."""
 ALL_BYTES_EVERY = 20
 

@@ -26,7 +26,7 @@ from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.base import Inventory, NewClone, NewDataset
 from mvirt_zfs_dbus.store.zfs import ZfsStore
 
-ROOT = f"{host.POOL}/crashes"
+ROOT = f"{host.POOL}/crashes-{os.environ.get('PYTEST_XDIST_WORKER', 'all')}"
 SIZE = host.MIB
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import threading
+from pathlib import Path
 
 import host
 import pytest
@@ -66,3 +69,60 @@ def test_the_unit_confines_the_service(capsys: pytest.CaptureFixture[str]) -> No
     with capsys.disabled():
         print(f"\nsystemd-analyze security {UNIT}: {exposure}")
     assert float(exposure) <= 3.0, "\n".join(line for line in report.splitlines() if "✗" in line)
+
+
+NEEDED = {
+    "write below its state directory",
+    "open /dev/zfs",
+    "open an Internet socket",
+    "read an image of another user's",
+}
+"""Of what the probe tries, all that the service needs; the rest is an attacker's."""
+STOPPED = {
+    "Operation not permitted",
+    "Permission denied",
+    "Read-only file system",
+    "No such file or directory",
+    "Address family not supported by protocol",
+    "timed out",  # what IPAddressDeny= does to a connection: its packets are dropped
+}
+
+
+def test_a_service_that_was_taken_over_reaches_little_of_the_host(
+    service: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The probe runs in the unit's place: the same settings, another program."""
+    answer, image = Path("/var/lib/mvirt-zfs-dbus/probe.json"), host.IMAGES / "probe.raw"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    image.write_bytes(b"theirs")
+    image.chmod(0o600)
+    shutil.chown(image, "nobody")
+    probe = Path(__file__).with_name("probe.py").read_text()
+    program = Path("/usr/local/lib/mvirt-probe.py")  # no home is visible to it
+    program.write_text(probe)
+    lines = Path(host.unit("FragmentPath")).read_text().splitlines()
+    settings = [line for line in lines if not line.startswith(("Type=", "BusName=", "Restart="))]
+    text = re.sub(
+        r"^ExecStart=.*",
+        f"ExecStart=/usr/bin/python3 {program} {answer} {image}\nType=oneshot",
+        "\n".join(settings),
+        flags=re.MULTILINE,
+    )
+    probing = Path("/run/systemd/system/mvirt-probe.service")
+    probing.write_text(text)
+    metadata = ("169.254.169.254/32", "dev", "lo")
+    host.run("ip", "address", "add", *metadata)  # without it, it is out of reach for anybody
+    try:
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "start", probing.name)
+        found = json.loads(answer.read_text())
+    finally:
+        host.run("ip", "address", "delete", *metadata)
+        for file in (probing, program, image, answer, answer.with_name("probe")):
+            file.unlink(missing_ok=True)
+        answer.with_suffix(".suid").unlink(missing_ok=True)
+        host.run("systemctl", "daemon-reload")
+    with capsys.disabled():
+        print("".join(f"\n  {what}: {outcome}" for what, outcome in found.items()))
+    assert {what for what, outcome in found.items() if outcome == "done"} == NEEDED
+    assert {found[what] for what in found.keys() - NEEDED} <= STOPPED
