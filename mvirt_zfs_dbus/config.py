@@ -7,13 +7,14 @@ import logging
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from . import __version__
 from .errors import Error
 from .hosts import HostRules
+from .limits import Limits
 from .units import parse_size
 
 CONFIG_FILE: Final = Path("/etc/mvirt-zfs-dbus.toml")
@@ -46,6 +47,7 @@ class Config:
     """Whether a path source may be a block device."""
     import_hosts: HostRules
     """Where URL sources may lead."""
+    limits: Limits
 
 
 def load(arguments: Sequence[str]) -> Config:
@@ -144,6 +146,7 @@ def _config(values: Mapping[str, Any]) -> Config:
         import_hosts=_hosts(
             checked.get("import-hosts-allow", ()), checked.get("import-hosts-deny", ())
         ),
+        limits=_limits(checked),
     )
 
 
@@ -187,6 +190,12 @@ def _count(key: str, value: Any) -> int:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
         raise ConfigError(f"{key} takes a number from 1 to 1000, not {value!r}")
+    return value
+
+
+def _number(key: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10**6:
+        raise ConfigError(f"{key} takes a number from 1 to 1000000, not {value!r}")
     return value
 
 
@@ -237,6 +246,12 @@ def _hosts(allow: Sequence[str], deny: Sequence[str]) -> HostRules:
         raise ConfigError(f"import-hosts-allow, import-hosts-deny: {error}") from error
 
 
+def _limits(checked: Mapping[str, Any]) -> Limits:
+    given = {name: checked.get(key) for key, name in _LIMITS.items()}
+    return Limits(**{name: value for name, value in given.items() if value is not None})
+
+
+_LIMITS: Final = {f"max-{each.name.replace('_', '-')}": each.name for each in fields(Limits)}
 _KEYS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "pool": _pool,
     "directory": _path,
@@ -244,6 +259,7 @@ _KEYS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "state-directory": _path,
     "max-imports": _count,
     "max-image-size": _size,
+    **{key: _size if key == "max-spool" else _number for key in _LIMITS},
     "log-level": _log_level,
     "import-directories": _paths,
     "import-block-devices": _flag,

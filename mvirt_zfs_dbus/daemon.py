@@ -110,7 +110,12 @@ class Daemon:
         return ZfsStore(self._config.pool)
 
     def _settings(self) -> Settings:
-        return Settings(self._config.state_directory, self._config.max_imports, self._policy)
+        return Settings(
+            self._config.state_directory,
+            self._config.max_imports,
+            self._policy,
+            self._config.limits,
+        )
 
     def _authority(self, connection: Connection) -> Authority:
         """The system bus means polkit; on any other, the owner of this process alone may change."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from .errors import InvalidArgs, InvalidName, InvalidSize, WouldShrink
+from .errors import InvalidArgs, InvalidName, InvalidSize, LimitsExceeded, WouldShrink
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:-]{0,127}", re.ASCII)
 
@@ -97,19 +97,24 @@ def grown_size(value: int, current: int, block: int, maximum: int) -> int:
 
 
 def labels(value: Mapping[str, str]) -> dict[str, str]:
+    """InvalidArgs: a label without a name. LimitsExceeded: too many, or too long."""
     if len(value) > MAX_LABELS:
-        raise InvalidArgs(f"{len(value)} labels are more than the {MAX_LABELS} an object can have")
+        raise LimitsExceeded(
+            f"{len(value)} labels are more than the {MAX_LABELS} an object can have"
+        )
     for key, text in value.items():
-        if not 1 <= len(key) <= MAX_LABEL_KEY:
-            raise InvalidArgs(f"label {_shown(key)} is not 1 to {MAX_LABEL_KEY} characters long")
+        if not key:
+            raise InvalidArgs(f"a label has a name of 1 to {MAX_LABEL_KEY} characters, not none")
+        if len(key) > MAX_LABEL_KEY:
+            raise LimitsExceeded(f"label {_shown(key)} is longer than {MAX_LABEL_KEY} characters")
         if len(text) > MAX_LABEL_VALUE:
-            raise InvalidArgs(
+            raise LimitsExceeded(
                 f"the value of label {_shown(key)} has {len(text)} characters;"
                 f" at most {MAX_LABEL_VALUE} are kept"
             )
     size = sum(len(key.encode()) + len(text.encode()) for key, text in value.items())
     if size > MAX_LABELS_BYTES:
-        raise InvalidArgs(f"labels of {size} bytes in all; at most {MAX_LABELS_BYTES} are kept")
+        raise LimitsExceeded(f"labels of {size} bytes in all; at most {MAX_LABELS_BYTES} are kept")
     return dict(value)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
-from ..errors import AlreadyExists, NotFound
+from ..errors import AlreadyExists, LimitsExceeded, NotFound
 from ..model import Kind, Pool, Snapshot, Template, Usage, Volume
 from ..store.base import Inventory
 from .events import Change, Events, ObjectKind
@@ -28,8 +28,10 @@ _KINDS: Mapping[type[Thing], ObjectKind] = {
 
 
 class Catalog:
-    def __init__(self, pool: Pool, events: Events) -> None:
+    def __init__(self, pool: Pool, events: Events, limit: int) -> None:
+        """``limit``: how many objects there may be before no more are made."""
         self.pool = pool
+        self._limit = limit
         self._events = events
         self._things: dict[str, Thing] = {}
         self._relations = Relations()
@@ -91,10 +93,16 @@ class Catalog:
         """Hold a name and an id for something that is being made.
 
         ``scope`` is where the name is unique: a :class:`~mvirt_zfs_dbus.model.Kind`, or a volume's
-        id for its snapshots. AlreadyExists: one of them is taken or held.
+        id for its snapshots. AlreadyExists: one of them is taken or held. LimitsExceeded: there are
+        as many objects as there may be.
         """
         if object_id in self._things or object_id in self._reserved_ids:
             raise AlreadyExists(f"the id {object_id} is taken; choose another, or none")
+        if len(self._things) + len(self._reserved_ids) >= self._limit:
+            raise LimitsExceeded(
+                f"there are {self._limit} volumes, templates and snapshots; delete some, or let the"
+                " administrator raise max-objects"
+            )
         with self.reserve_name(scope, name):
             self._reserved_ids.add(object_id)
             try:

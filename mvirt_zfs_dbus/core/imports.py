@@ -27,6 +27,7 @@ from .catalog import Catalog
 from .clock import now
 from .jobs import Jobs
 from .progress import Progress
+from .spools import Spools
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +68,19 @@ class ImportPolicy:
 
 class Imports:
     def __init__(
-        self, store: Store, catalog: Catalog, jobs: Jobs, workers: Workers, policy: ImportPolicy
+        self,
+        store: Store,
+        catalog: Catalog,
+        jobs: Jobs,
+        workers: Workers,
+        spools: Spools,
+        policy: ImportPolicy,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._jobs = jobs
         self._workers = workers
+        self._spools = spools
         self._policy = policy
 
     async def from_source(
@@ -119,14 +127,17 @@ class Imports:
     async def _run(self, order: _Order, source: FdSource | UrlSource, progress: Progress) -> None:
         new = order.new
         try:
-            async with self._workers.convert(
-                source,
-                image_format=order.image_format,
-                checksum_algorithm=order.checksum.algorithm if order.checksum else None,
-                hosts=self._policy.hosts,
-                open_spool=self._store.open_spool,
-                progress=lambda report: _report(progress, report),
-            ) as conversion:
+            async with (
+                self._spools.of_import() as open_spool,
+                self._workers.convert(
+                    source,
+                    image_format=order.image_format,
+                    checksum_algorithm=order.checksum.algorithm if order.checksum else None,
+                    hosts=self._policy.hosts,
+                    open_spool=open_spool,
+                    progress=lambda report: _report(progress, report),
+                ) as conversion,
+            ):
                 info = await conversion.probe()
                 target = await self._fitting(order, info)
                 await self._store.create_target(order.kind, target)

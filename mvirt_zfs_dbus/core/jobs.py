@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..errors import Cancelled, Error, Interrupted, NotCancelable, NotFound
+from ..errors import Cancelled, Error, Interrupted, LimitsExceeded, NotCancelable, NotFound
+from ..limits import Limits
 from ..model import Job, JobState, Operation
 from .clock import now
 from .events import Change, Events, ObjectKind
@@ -39,11 +41,16 @@ class _Running:
 
 
 class Jobs:
-    def __init__(self, records: JobRecords, events: Events, max_running: int) -> None:
+    def __init__(
+        self, records: JobRecords, events: Events, max_running: int, limits: Limits
+    ) -> None:
         self._records = records
         self._events = events
         self._jobs: dict[str, Job] = {}
         self._running: dict[str, _Running] = {}
+        self._limits = limits
+        self._unfinished: Counter[int] = Counter()
+        """Jobs of each user."""
         self._slots = asyncio.Semaphore(max_running)  # first come, first served
 
     # Reading
@@ -64,7 +71,7 @@ class Jobs:
         for job in await asyncio.to_thread(self._records.load):
             if not job.state.finished:
                 job = _after_crash(job, published=exists(job.target_id))
-                await asyncio.to_thread(self._records.write, job)
+                await self._record(job)
             self._jobs[job.id] = job
             self._events.emit(Change.ADDED, ObjectKind.JOB, job.id)
         await self._forget_old()
@@ -91,11 +98,13 @@ class Jobs:
         """Accept a job; the answer is its id.
 
         ``resources`` (the name it reserved, the files it opened) are let go when it ends, or now
-        when it cannot be accepted.
+        when it cannot be accepted. LimitsExceeded: there are too many already.
         """
         job = Job(str(uuid.uuid4()), operation, name, source, uid, target_id=target_id)
         try:
-            await asyncio.to_thread(self._records.write, job)
+            self._refuse_too_many(uid)
+            self._unfinished[uid] += 1
+            await self._record_new(job)
         except BaseException:
             resources.close()
             raise
@@ -104,6 +113,27 @@ class Jobs:
         running = self._running[job.id] = _Running(Progress(job, self._show))
         running.task = asyncio.create_task(self._run(running, work, resources), name=job.id)
         return job.id
+
+    def _refuse_too_many(self, uid: int) -> None:
+        if self._unfinished[uid] >= self._limits.jobs_per_user:
+            raise LimitsExceeded(
+                f"{self._limits.jobs_per_user} jobs of uid {uid} are not finished; wait for some of"
+                " them, or cancel some (max-jobs-per-user)"
+            )
+        if self._unfinished.total() >= self._limits.jobs:
+            raise LimitsExceeded(f"{self._limits.jobs} jobs are not finished; wait (max-jobs)")
+
+    async def _record_new(self, job: Job) -> None:
+        try:
+            await asyncio.to_thread(self._records.write, job)
+        except BaseException:
+            self._finished(job)
+            raise
+
+    def _finished(self, job: Job) -> None:
+        self._unfinished[job.uid] -= 1
+        if not self._unfinished[job.uid]:
+            del self._unfinished[job.uid]
 
     async def cancel(self, job_id: str) -> None:
         """Return when everything the job had made is gone. NotCancelable: it is finished."""
@@ -146,14 +176,19 @@ class Jobs:
         await self._finish(_finished(running.progress.close(), error))
 
     async def _finish(self, job: Job) -> None:
+        await self._record(job)
+        del self._running[job.id]
+        self._finished(job)
+        self._show(job)
+        self._events.emit(Change.COMPLETED, ObjectKind.JOB, job.id)
+        await self._forget_old()
+
+    async def _record(self, job: Job) -> None:
+        """Write down how a job ended, where that can be."""
         try:
             await asyncio.to_thread(self._records.write, job)
         except Error as error:
             log.error("%s; after a restart the job will be reported as interrupted", error)
-        del self._running[job.id]
-        self._show(job)
-        self._events.emit(Change.COMPLETED, ObjectKind.JOB, job.id)
-        await self._forget_old()
 
     def _stop(self, running: _Running, reason: Error) -> asyncio.Task[None]:
         """Cancel a job, once, and not when it is past the point where it can be undone."""

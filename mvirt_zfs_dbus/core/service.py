@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from ..errors import Error
 from ..image import Workers
+from ..limits import Limits
 from ..model import Pool
 from ..store.base import Inventory, Store
 from .catalog import Catalog
@@ -20,6 +21,7 @@ from .jobs import Jobs
 from .locks import Locks
 from .records import JobRecords
 from .snapshots import Snapshots
+from .spools import Spools
 from .templates import Templates
 from .usage import UsageReader
 from .volumes import Volumes
@@ -35,23 +37,35 @@ class Settings:
     state_directory: Path
     max_imports: int
     import_policy: ImportPolicy
+    limits: Limits = field(default_factory=Limits)
 
 
 class Service:
     def __init__(self, store: Store, settings: Settings) -> None:
         locks = Locks()
+        limits = settings.limits
         self.store = store
         self.events = Events()
-        self.catalog = Catalog(Pool(store.pool_name, "UNAVAIL"), self.events)
+        self.catalog = Catalog(Pool(store.pool_name, "UNAVAIL"), self.events, limits.objects)
         self.jobs = Jobs(
-            JobRecords(settings.state_directory / "jobs"), self.events, settings.max_imports
+            JobRecords(settings.state_directory / "jobs"),
+            self.events,
+            settings.max_imports,
+            limits,
         )
         self.workers = Workers()
         self.usage = UsageReader(store, self.catalog)
         self.volumes = Volumes(store, self.catalog, locks)
-        self.snapshots = Snapshots(store, self.catalog, locks)
+        self.snapshots = Snapshots(store, self.catalog, locks, limits.snapshots)
         self.templates = Templates(store, self.catalog, locks, self.jobs)
-        self.imports = Imports(store, self.catalog, self.jobs, self.workers, settings.import_policy)
+        self.imports = Imports(
+            store,
+            self.catalog,
+            self.jobs,
+            self.workers,
+            Spools(store.open_spool, limits.spool),
+            settings.import_policy,
+        )
         self._scan = asyncio.Lock()
 
     async def start(self) -> None:

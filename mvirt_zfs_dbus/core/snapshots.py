@@ -6,6 +6,7 @@ They hold the lock of the snapshot's volume: what happens to one dataset happens
 from __future__ import annotations
 
 from .. import rules
+from ..errors import LimitsExceeded
 from ..model import Snapshot
 from ..store.base import Store
 from .catalog import Catalog
@@ -14,17 +15,24 @@ from .locks import Locks
 
 
 class Snapshots:
-    def __init__(self, store: Store, catalog: Catalog, locks: Locks) -> None:
+    def __init__(self, store: Store, catalog: Catalog, locks: Locks, limit: int) -> None:
+        """``limit``: how many a volume may have."""
         self._store = store
         self._catalog = catalog
         self._locks = locks
+        self._limit = limit
 
     async def create(self, volume_id: str, name: str, *, snapshot_id: str = "") -> Snapshot:
-        """A snapshot of the volume as it is now. InvalidName, AlreadyExists."""
+        """A snapshot of the volume as it is now. InvalidName, AlreadyExists, LimitsExceeded."""
         rules.name(name)
         new_id = rules.object_id(snapshot_id)
         async with self._locks.hold(volume_id):
-            self._catalog.volume(volume_id)
+            volume = self._catalog.volume(volume_id)
+            if len(self._catalog.snapshots_of(volume_id)) >= self._limit:
+                raise LimitsExceeded(
+                    f"volume {volume.name!r} has {self._limit} snapshots, and may have no more"
+                    " (max-snapshots)"
+                )
             with self._catalog.reserve(volume_id, name, new_id):
                 snapshot = await self._store.create_snapshot(
                     volume_id, new_id, name, self._next_moment(volume_id)

@@ -9,6 +9,7 @@ import pytest
 
 from mvirt_zfs_dbus import config
 from mvirt_zfs_dbus.config import ConfigError, load
+from mvirt_zfs_dbus.limits import Limits
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,18 @@ def test_the_command_line_wins_over_the_config_file(tmp_path: Path) -> None:
     assert (loaded.pool, loaded.max_imports) == ("tank", 2)
     assert (loaded.max_image_size, loaded.log_level) == (2 * 2**40, logging.DEBUG)
     assert loaded.import_directories == (Path("/images"),)
+
+
+def test_limits_are_set_in_the_config_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('pool = "tank"\nmax-jobs = 9\nmax-jobs-per-user = 3\nmax-spool = "1G"\n')
+    loaded = load(["--config", str(file)])
+    assert loaded.limits == Limits(jobs=9, jobs_per_user=3, spool=2**30)
+    assert load(["--pool", "tank"]).limits == Limits()
+    for wrong in ("max-objects = 0", 'max-snapshots = "9"', "max-jobs = true", "max-spool = -1"):
+        file.write_text(f'pool = "tank"\n{wrong}\n')
+        with pytest.raises(ConfigError, match=wrong.split(" ")[0]):
+            load(["--config", str(file)])
 
 
 def test_block_devices_are_named_by_path_on_the_system_bus_where_that_is_chosen(

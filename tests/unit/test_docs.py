@@ -46,7 +46,8 @@ def test_the_administrator_finds_each_action_and_each_key_of_the_configuration()
     text = (DOCS / "administrator.md").read_text()
     assert set(re.findall(r"^\| `(org\.mvirt\.zfs1\.[a-z-]+)` ", text, re.MULTILINE)) == set(Action)
     _, _, keys = text.partition("| key | default |")
-    found = re.findall(r"^\| `([a-z-]+)` ", keys.partition("\n\n")[0], re.MULTILINE)
+    rows = re.findall(r"^\| (`.*?`) \| ", keys.partition("\n\n")[0], re.MULTILINE)
+    found = [key for row in rows for key in re.findall("`([a-z-]+)`", row)]
     assert found == list(config._KEYS)
 
 

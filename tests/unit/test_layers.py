@@ -12,7 +12,7 @@ import mvirt_zfs_dbus
 
 PACKAGE = Path(mvirt_zfs_dbus.__file__).parent
 
-BELOW = {"names", "errors", "model", "rules", "hosts", "units", "tasks", "fds"}
+BELOW = {"names", "errors", "model", "rules", "hosts", "limits", "units", "tasks", "fds"}
 # Each part of the package, and what it may import beside itself.
 ARROWS: dict[str, set[str]] = {
     "names": set(),
@@ -20,6 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "model": set(),
     "rules": {"errors"},
     "hosts": {"errors"},
+    "limits": set(),
     "units": {"errors"},
     "tasks": set(),
     "fds": set(),

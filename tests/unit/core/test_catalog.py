@@ -8,7 +8,7 @@ import pytest
 
 from mvirt_zfs_dbus.core.catalog import Catalog
 from mvirt_zfs_dbus.core.events import Change, Event, Events, ObjectKind
-from mvirt_zfs_dbus.errors import AlreadyExists, NotFound
+from mvirt_zfs_dbus.errors import AlreadyExists, LimitsExceeded, NotFound
 from mvirt_zfs_dbus.model import Kind, Pool, PoolUsage, Snapshot, Template, Usage, Volume
 from mvirt_zfs_dbus.store.base import Inventory
 
@@ -44,7 +44,7 @@ class Heard:
         events = Events()
         self.all: list[Event] = []
         events.subscribe(self.all.append)
-        self.catalog = Catalog(POOL, events)
+        self.catalog = Catalog(POOL, events, limit=100)
 
     def put(self, *things: Volume | Snapshot | Template) -> None:
         for thing in things:
@@ -214,3 +214,18 @@ def test_every_event_says_what_kind_it_is_of(heard: Heard) -> None:
         "s": ObjectKind.SNAPSHOT,
         "t": ObjectKind.TEMPLATE,
     }
+
+
+def test_no_more_is_made_than_there_may_be(heard: Heard) -> None:
+    heard.catalog._limit = 3
+    heard.put(volume("a"), volume("b"))
+    with heard.catalog.reserve(Kind.VOLUME, "c", "c"):
+        with (
+            pytest.raises(LimitsExceeded, match="max-objects"),
+            heard.catalog.reserve("b", "s", "s"),
+        ):
+            pass
+        with heard.catalog.reserve_name(Kind.VOLUME, "new"):
+            pass
+    heard.put(volume("c"), volume("found-by-a-scan"))
+    assert heard.catalog.count(Volume) == 4

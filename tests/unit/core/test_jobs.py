@@ -17,23 +17,29 @@ from mvirt_zfs_dbus.core.records import JobRecords
 from mvirt_zfs_dbus.errors import (
     CorruptImage,
     Error,
+    LimitsExceeded,
     NotCancelable,
     NotFound,
 )
+from mvirt_zfs_dbus.limits import Limits
 from mvirt_zfs_dbus.model import Job, JobState, Operation, Phase
 from mvirt_zfs_dbus.names import ErrorName
+
+DEFAULT_LIMITS = Limits()
 
 
 class Registry:
     """A registry, what it told, and a way to wait for it."""
 
-    def __init__(self, directory: Path, max_running: int = 2) -> None:
+    def __init__(
+        self, directory: Path, max_running: int = 2, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self.records = JobRecords(directory)
         self.events = Events()
         self.told: list[Event] = []
         self._completed: dict[str, asyncio.Event] = {}
         self.events.subscribe(self._hear)
-        self.jobs = Jobs(self.records, self.events, max_running)
+        self.jobs = Jobs(self.records, self.events, max_running, limits)
         self.let_go: list[str] = []
 
     def _hear(self, event: Event) -> None:
@@ -44,11 +50,11 @@ class Registry:
     async def start(self, *published: str) -> None:
         await self.jobs.start(lambda target: target in published)
 
-    async def submit(self, work: Work, name: str = "web") -> str:
+    async def submit(self, work: Work, name: str = "web", uid: int = 1000) -> str:
         resources = ExitStack()
         resources.callback(self.let_go.append, name)
         return await self.jobs.submit(
-            Operation.IMPORT_VOLUME, name, "/image", 1000, f"id-of-{name}", work, resources
+            Operation.IMPORT_VOLUME, name, "/image", uid, f"id-of-{name}", work, resources
         )
 
     async def completed(self, job_id: str) -> Job:
@@ -223,6 +229,35 @@ async def test_no_more_than_the_limit_run_and_the_rest_wait_in_order(tmp_path: P
     assert order == ["a", "b", "c"]
 
 
+async def test_one_user_has_so_many_jobs_and_all_users_together_so_many(tmp_path: Path) -> None:
+    registry = Registry(tmp_path, limits=Limits(jobs=3, jobs_per_user=2))
+    await registry.start()
+    first = await registry.submit(for_ever, "a", uid=1)
+    await registry.submit(for_ever, "b", uid=1)
+    with pytest.raises(LimitsExceeded, match="uid 1 "):
+        await registry.submit(for_ever, "c", uid=1)
+    await registry.submit(for_ever, "c", uid=2)
+    with pytest.raises(LimitsExceeded, match="max-jobs"):
+        await registry.submit(for_ever, "d", uid=3)
+    assert registry.let_go == ["c", "d"]
+    await registry.jobs.cancel(first)
+    await registry.submit(for_ever, "d", uid=3)
+    await registry.jobs.close()
+
+
+async def test_a_job_that_cannot_be_recorded_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path, limits=Limits(jobs=1))
+    await registry.start()
+    with monkeypatch.context() as broken:
+        (tmp_path / "file").touch()
+        broken.setattr(registry.records, "_directory", tmp_path / "file" / "jobs")
+        with pytest.raises(Error, match="cannot write"):
+            await registry.submit(nothing)
+    await registry.completed(await registry.submit(nothing))
+
+
 async def test_closing_interrupts_what_runs_and_waits_for_it(registry: Registry) -> None:
     job_id = await registry.submit(for_ever)
     await registry.jobs.close()
@@ -271,22 +306,12 @@ async def test_only_the_newest_finished_jobs_are_kept(
 async def test_a_job_whose_record_cannot_be_written_is_refused_and_lets_go(
     registry: Registry, tmp_path: Path
 ) -> None:
-    registry.records._directory = tmp_path / "gone"
+    (tmp_path / "file").touch()
+    registry.records._directory = tmp_path / "file" / "jobs"
     with pytest.raises(Error, match="cannot write the job's record"):
         await registry.submit(nothing)
     assert registry.let_go == ["web"]
     assert registry.jobs.all() == []
-
-
-def test_a_damaged_record_is_passed_over_and_left_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name, text in {"a": "{", "b": "[]", "c": '{"id": 5}', "d": "\x00"}.items():
-        (tmp_path / f"{name}.json").write_text(text)
-    (tmp_path / "e.tmp").write_text("half")
-    assert JobRecords(tmp_path).load() == []
-    assert caplog.text.count("is damaged and") == 4
-    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{n}.json" for n in "abcd"]
 
 
 async def test_a_cancel_while_the_end_is_written_down_comes_too_late(

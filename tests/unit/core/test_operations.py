@@ -11,7 +11,14 @@ import pytest
 from mvirt_zfs_dbus.core import snapshots
 from mvirt_zfs_dbus.core.imports import ImportPolicy
 from mvirt_zfs_dbus.core.service import Service, Settings
-from mvirt_zfs_dbus.errors import AlreadyExists, HasClones, HasSnapshots, InvalidSize, NotFound
+from mvirt_zfs_dbus.errors import (
+    AlreadyExists,
+    HasClones,
+    HasSnapshots,
+    InvalidSize,
+    LimitsExceeded,
+    NotFound,
+)
 from mvirt_zfs_dbus.model import JobState, Snapshot, Template, Volume
 from mvirt_zfs_dbus.store.base import NewClone
 from mvirt_zfs_dbus.store.directory import DirectoryStore
@@ -42,6 +49,17 @@ async def test_a_deleted_volume_and_its_snapshots_are_gone_when_delete_returns(
     assert service.catalog.all(Volume) == []
     assert service.catalog.all(Snapshot) == []
     await service.volumes.create("web", MIB)
+
+
+async def test_a_volume_has_so_many_snapshots_and_no_more(service: Service) -> None:
+    service.snapshots._limit = 2
+    volume = await service.volumes.create("web", MIB)
+    first = await service.snapshots.create(volume.id, "a")
+    await service.snapshots.create(volume.id, "b")
+    with pytest.raises(LimitsExceeded, match="max-snapshots"):
+        await service.snapshots.create(volume.id, "c")
+    await service.snapshots.delete(first.id, defer=False)
+    await service.snapshots.create(volume.id, "c")
 
 
 async def test_a_refused_delete_leaves_everything_in_the_catalog(service: Service) -> None:
