@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from ..fds import close
 from .framing import Framing, Received
 
 MESSAGES_PER_TURN: Final = 64
@@ -26,9 +26,9 @@ _BUFFERS_PER_SEND: Final = 256
 
 
 def close_fds(fds: Iterable[int]) -> None:
+    """What came with a message, from anybody: a file system that hangs must not hold up the bus."""
     for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        close(fd)
 
 
 class SocketWriter:

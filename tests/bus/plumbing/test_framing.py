@@ -7,7 +7,7 @@ import itertools
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.bus.framing import _CHUNK, Framing, LargeMessage
 from mvirt_zfs_dbus.bus.library import Message, MessageFlag, MessageType, Variant
-from mvirt_zfs_dbus.bus.socket_io import close_fds
+
+
+def close_fds(fds: Iterable[int]) -> None:
+    """At once, as the service's does not."""
+    for fd in fds:
+        os.close(fd)
+
 
 LARGEST = 4096
 
