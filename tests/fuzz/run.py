@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build" / "fuzz"
-SHARES = {"qcow2": 6, "packed": 2, "formats": 2, "header": 1}
+SHARES = {"tables": 5, "qcow2": 3, "packed": 2, "formats": 2, "header": 1}
 """How the time is divided."""
 SLOWEST = 20
 """Seconds for one input, on a slow machine; most take 2 ms."""

@@ -24,6 +24,7 @@ def write(folder: Path) -> None:
     for target, seeds in {
         "qcow2": {name: data for name, data in images.items() if "qcow2" in name},
         "header": {name: data[:4096] for name, data in images.items() if "qcow2" in name},
+        "tables": {f"choices-{n}": random.Random(n).randbytes(400) for n in range(100)},
         "packed": dict(_packed()),
         "formats": images | dict(_packed()) | {"raw": _DISK},
     }.items():
