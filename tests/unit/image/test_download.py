@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from mvirt_zfs_dbus.errors import DownloadFailed, Truncated
-from mvirt_zfs_dbus.image import channel, protocol
+from mvirt_zfs_dbus.image import channel, downloader, protocol
 from mvirt_zfs_dbus.image.download import download, warm_up
 from mvirt_zfs_dbus.image.downloader import serve
 
@@ -277,6 +277,22 @@ async def test_a_downloader_whose_reader_goes_stops_at_once(server, name):
     async with asyncio.timeout(10):
         assert await connection.receive() == (protocol.Unwanted(), [])
     connection.close()
+
+
+async def test_a_server_that_takes_all_memory_is_an_error_of_its_own(monkeypatch):
+    async def exhausted(*_, **__):  # in place of aiohttp, some versions of which do that
+        raise MemoryError
+
+    monkeypatch.setattr(downloader, "download", exhausted)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    connection = await in_thread("http://127.0.0.1/", writing)
+    message, _ = await connection.receive()
+    assert isinstance(message, protocol.Failure)
+    assert (message.name, "too much memory" in message.message) == (DownloadFailed.name, True)
+    connection.close()
+    os.close(reading)
+    os.close(writing)
 
 
 def test_warming_up_needs_no_network():
