@@ -153,7 +153,7 @@ class FixedVhd:
     def write(self, target: Target) -> Outcome:
         disk = self._disk
         digest = FileDigest(self._algorithm, self._source, self._pool)
-        meter = Meter(Phase.WRITING, disk.size, self._daemon.report)
+        meter = Meter(Phase.WRITING, self._source.size, self._daemon.report)
         raw.convert_file(disk, target, self._pool, meter)
         meter.finish()
         target.zero(disk.size, target.size - disk.size)

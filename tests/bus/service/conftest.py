@@ -50,7 +50,7 @@ async def client(service: ServiceProcess, connected: Client) -> Client:
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One disk of 2 MiB as raw and qcow2, and images that must be refused; made by qemu-img."""
     folder = tmp_path_factory.mktemp("images")
-    made = {kind: folder / f"disk.{kind}" for kind in ("raw", "qcow2", "vmdk", "backing")}
+    made = {kind: folder / f"disk.{kind}" for kind in ("raw", "qcow2", "qed", "backing")}
     content = random.Random(1).randbytes(MIB // 2)
     made["raw"].write_bytes(content + bytes(MIB) + content)
 
@@ -58,7 +58,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         subprocess.run(["qemu-img", *arguments], check=True, stdout=subprocess.DEVNULL)
 
     qemu_img("convert", "-c", "-O", "qcow2", made["raw"], made["qcow2"])
-    qemu_img("convert", "-O", "vmdk", made["raw"], made["vmdk"])
+    qemu_img("create", "-f", "qed", made["qed"], "2M")
     qemu_img("create", "-f", "qcow2", "-F", "raw", "-b", made["raw"], made["backing"])
     whole = made["qcow2"].read_bytes()
     made["truncated"] = folder / "truncated.qcow2"

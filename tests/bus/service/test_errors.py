@@ -235,7 +235,7 @@ async def test_images_that_are_not_whole_or_not_safe_are_refused_by_name(
 ) -> None:
     async with unchanged(client, directory):
         for kind, name in {
-            "vmdk": ErrorName.UNSUPPORTED_IMAGE,
+            "qed": ErrorName.UNSUPPORTED_IMAGE,
             "backing": ErrorName.UNSAFE_IMAGE,
             "corrupt": ErrorName.CORRUPT_IMAGE,
             "truncated": ErrorName.TRUNCATED,
