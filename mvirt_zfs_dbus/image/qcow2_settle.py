@@ -39,16 +39,44 @@ def settle(
 ) -> None:
     """Check all tables, and write all that is missing. CorruptImage, Truncated."""
     tables = Tables(kept, arrival.header)
-    late = sum(extent.stored for extent in tables.extents() if not arrival.is_written(extent))
-    if late or not target.is_zero:
-        meter = Meter(Phase.CONVERTING, late, report)
-        _Settlement(kept, tables, arrival, target).run(pool, meter)
+    late = _Late(tables, arrival, zeros=not target.is_zero)
+    if late.count:
+        meter = Meter(Phase.CONVERTING, late.stored, report)
+        _Settlement(kept, tables, late, arrival, target).run(pool, meter)
         meter.finish()
 
 
+class _Late:
+    """What has not been written. A few extents, as usual, are remembered, more looked up again."""
+
+    def __init__(self, tables: Tables, arrival: Arrival, *, zeros: bool) -> None:
+        self._tables = tables
+        self._arrival = arrival
+        self._zeros = zeros
+        self._few: list[Extent] = []
+        self.count = self.stored = 0
+        for extent in self._all():
+            self.count += 1
+            self.stored += extent.stored
+            if self.count <= _BATCH:
+                self._few.append(extent)
+
+    def __iter__(self) -> Iterator[Extent]:
+        return iter(self._few) if self.count <= _BATCH else self._all()
+
+    def _all(self) -> Iterator[Extent]:
+        is_written = self._arrival.is_written
+        for extent in self._tables.extents():
+            if not is_written(extent) and (self._zeros or extent.kind is not Kind.ZERO):
+                yield extent
+
+
 class _Settlement:
-    def __init__(self, kept: Seekable, tables: Tables, arrival: Arrival, target: Target) -> None:
+    def __init__(
+        self, kept: Seekable, tables: Tables, late: _Late, arrival: Arrival, target: Target
+    ) -> None:
         self._kept = kept
+        self._unwritten = late
         self._tables = tables
         self._arrival = arrival
         self._header = arrival.header
@@ -67,9 +95,7 @@ class _Settlement:
 
     def _late(self) -> Iterator[Extent]:
         """What has not been written, plain extents in parts of a cluster where that is needed."""
-        for extent in self._tables.extents():
-            if self._arrival.is_written(extent):
-                continue
+        for extent in self._unwritten:
             if extent.kind is Kind.DATA and not self._is_kept(extent):
                 yield from self._parts(extent)
             else:

@@ -36,6 +36,7 @@ class Arrival:
 
     def __init__(self, header: Header, target: Target, pool: Pool, rest: Rest) -> None:
         self.header = header
+        self._span = header.table_span
         self._clusters = Clusters(header)
         self._target = target
         self._pool = pool
@@ -62,7 +63,7 @@ class Arrival:
     # What has been written already
 
     def is_written(self, extent: Extent) -> bool:
-        since = self._since.get(extent.guest // self.header.table_span)
+        since = self._since.get(extent.guest // self._span)
         return since is not None and is_early(self.header, extent, since)
 
     def is_kept(self, host: int, length: int) -> bool:

@@ -166,8 +166,10 @@ def table_extents(
     run = Extent(Kind.ZERO, guest, 0, 0, 0)
     for part in parts:
         kind, _, length, host, stored = part
-        if kind is run.kind and (
-            kind is Kind.ZERO or (kind is Kind.DATA and host == run.host + run.length)
+        if (
+            kind is not Kind.COMPRESSED
+            and kind is run.kind
+            and (kind is Kind.ZERO or host == run.host + run.length)
         ):
             run = Extent(kind, run.guest, run.length + length, run.host, run.stored + stored)
             continue
