@@ -20,6 +20,8 @@ from .framing import Framing, Received
 
 MESSAGES_PER_TURN: Final = 64
 """Messages read in one turn of the event loop, before everybody else gets theirs."""
+READS_PER_TURN: Final = 32
+"""Reads in one turn, for what is not even read as messages."""
 
 _BUFFERS_PER_SEND: Final = 256
 """Buffers in one sendmsg(2); the kernel takes at most IOV_MAX, which is 1024."""
@@ -141,11 +143,10 @@ class PacedSocket:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._messages = 0
+        self._reads = 0
 
     def count_message(self) -> None:
         """Take a message off the share of this turn."""
-        if not self._messages:
-            self._loop.call_soon(self._next_turn)
         self._messages += 1
 
     def recvmsg(self, size: int, _: int = 0, flags: int = 0) -> Received:
@@ -153,10 +154,14 @@ class PacedSocket:
         return self.framing.recvmsg(size)
 
     def _may_read(self) -> bool:
-        return self._messages < MESSAGES_PER_TURN
+        """Messages that are not read take a share as well, of the reads."""
+        if not self._reads:
+            self._loop.call_soon(self._next_turn)
+        self._reads += 1
+        return self._messages < MESSAGES_PER_TURN and self._reads <= READS_PER_TURN
 
     def _next_turn(self) -> None:
-        self._messages = 0
+        self._messages = self._reads = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
