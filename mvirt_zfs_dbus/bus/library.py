@@ -7,8 +7,9 @@ has what evens out their differences; the rest of the package takes all of it fr
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import LimitsExceeded
 from .socket_io import PacedSocket
 
 if TYPE_CHECKING:
@@ -22,7 +23,20 @@ else:
         from dbus_next import Message, MessageFlag, MessageType, Variant, constants
         from dbus_next.aio import MessageBus
 
-__all__ = ["Bus", "Message", "MessageFlag", "MessageType", "Variant", "bus_address", "unpacked"]
+__all__ = [
+    "Bus",
+    "Message",
+    "MessageFlag",
+    "MessageType",
+    "Variant",
+    "bus_address",
+    "marshalled",
+    "unpacked",
+]
+
+LARGEST_SENT: Final = 32 * 2**20
+"""Bytes; dbus-daemon's system bus ends a connection over more (max_message_size in its
+bus/config-parser.c). dbus-broker takes 128 MiB, as the specification does."""
 
 for _flags in range(256):
     # The specification: unknown flags must be ignored. dbus-fast 1.84 would end the connection.
@@ -89,3 +103,46 @@ def unpacked(value: Any) -> Any:
     if isinstance(value, list):
         return [unpacked(item) for item in value]
     return value
+
+
+def marshalled(message: Message) -> bytes | bytearray:
+    """The message as it is sent. LimitsExceeded: it is larger than a bus takes.
+
+    dbus-fast 1.84 tells the length of a text in characters, not bytes; dbus-daemon disconnects
+    whoever sends that.
+    """
+    if _MISCOUNTS:
+        message.body = _counted(message.body)
+    data = message._marshall(True)
+    if len(data) > LARGEST_SENT:
+        raise LimitsExceeded(
+            f"a message of {len(data)} bytes is more than the {LARGEST_SENT} a bus takes"
+        )
+    return data
+
+
+class _Counted(str):
+    """A text whose length is that of its UTF-8."""
+
+    def __len__(self) -> int:
+        return len(self.encode())
+
+
+def _counted(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else _Counted(value)
+    if isinstance(value, Variant):
+        return Variant(value.signature, _counted(value.value))
+    if isinstance(value, dict):
+        return {_counted(key): _counted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_counted(item) for item in value]
+    return value
+
+
+def _miscounts() -> bool:
+    message = Message(destination="a.a", path="/", member="a", signature="s", body=["ä"], serial=1)
+    return not bytes(message._marshall(False)).endswith(b"\2\0\0\0\xc3\xa4\0")
+
+
+_MISCOUNTS = _miscounts()

@@ -14,7 +14,16 @@ from typing import Any, Final
 from .. import errors
 from .failures import BusError, ConnectionLost, NameTaken, RemoteError, body_or_error
 from .framing import LargeMessage
-from .library import Bus, Message, MessageFlag, MessageType, Variant, bus_address, unpacked
+from .library import (
+    Bus,
+    Message,
+    MessageFlag,
+    MessageType,
+    Variant,
+    bus_address,
+    marshalled,
+    unpacked,
+)
 from .signals import MatchRule, Subscription
 from .socket_io import SocketWriter, close_fds
 
@@ -40,9 +49,6 @@ _log = logging.getLogger(__name__)
 BUS: Final = "org.freedesktop.DBus"
 BUS_PATH: Final = "/org/freedesktop/DBus"
 
-LARGEST_SENT: Final = 32 * 2**20
-"""Bytes; dbus-daemon's system bus ends a connection over more (max_message_size in its
-bus/config-parser.c). dbus-broker takes 128 MiB, as the specification does."""
 _DEFAULT_TIMEOUT: Final = 25.0
 """Seconds a call waits for its reply: libdbus's default (dbus-connection.c)."""
 _DO_NOT_QUEUE: Final = 4
@@ -124,12 +130,7 @@ class Connection:
         built raises. LimitsExceeded: it is larger than a bus takes."""
         if not message.serial:
             message.serial = self._bus.next_serial()
-        data = message._marshall(True)
-        if len(data) > LARGEST_SENT:
-            too_large = (
-                f"a message of {len(data)} bytes is more than the {LARGEST_SENT} a bus takes"
-            )
-            raise errors.LimitsExceeded(too_large)
+        data = marshalled(message)
         self._writer.write(data, message.unix_fds or ())
         return len(data)
 

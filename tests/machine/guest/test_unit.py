@@ -28,7 +28,7 @@ def test_the_first_call_on_the_bus_starts_the_service(service: None) -> None:
 
 
 async def test_volumes_and_their_bytes_outlive_a_restart(client: Client) -> None:
-    volume = await client.manager.create_volume("kept", 16 * MIB, labels={"owner": "me"})
+    volume = await client.manager.create_volume("kept", 16 * MIB, labels={"owner": "Jürgen"})
     host.write(volume.device, b"guest's bytes", offset=8 * MIB)
     snapshot = await volume.create_snapshot("first")
     host.run("systemctl", "restart", UNIT)

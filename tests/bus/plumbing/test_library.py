@@ -1,0 +1,39 @@
+"""What evens out the D-Bus libraries' differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mvirt_zfs_dbus.bus import library
+from mvirt_zfs_dbus.bus.library import Message, Variant, marshalled
+
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+
+
+def signal(signature: str, *body: Any) -> Message:
+    return Message.new_signal("/a", "a.b", "c", signature, list(body))
+
+
+@given(text=TEXTS, key=TEXTS, inner=TEXTS)
+def test_a_text_is_sent_with_its_length_in_bytes(text: str, key: str, inner: str) -> None:
+    body = (text, {key: Variant("s", text)}, {key: text}, [inner], Variant("a{ss}", {key: inner}))
+    with pytest.MonkeyPatch.context() as patch:
+        sent = []
+        for miscounts in (library._MISCOUNTS, True):  # as it is here, and as with dbus-fast 1.84
+            patch.setattr(library, "_MISCOUNTS", miscounts)
+            message = signal("sa{sv}a{ss}asv", *body)
+            message.serial = 1
+            sent.append(bytes(marshalled(message)))
+    assert sent[0] == sent[1]
+    length = len(text.encode()).to_bytes(4, "little")
+    assert length + text.encode() + b"\0" in sent[0]
+
+
+def test_numbers_flags_and_paths_stay_what_they_are() -> None:
+    body = [True, 5, 0.5, "/a", ["/b"], Variant("t", 2**64 - 1)]
+    assert library._counted(body) == body
+    assert library._counted(body)[0] is True
