@@ -47,6 +47,8 @@ class Seekable:
 
     def read_up_to(self, offset: int, length: int) -> bytes:
         """These bytes, or fewer where the file ends."""
+        if offset >= self.size:  # as far away as no file reaches, if a damaged table says so
+            return b""
         with reading():
             data = os.pread(self.fd, length, offset)
             while 0 < len(data) < length:

@@ -161,3 +161,14 @@ def test_a_stream_longer_than_its_length_is_an_error(pipe):
     feed(pipe[1], b"abc").join()
     with pytest.raises(Error, match="more than the announced 2 bytes"):
         list(Stream(pipe[0], 2).chunks())
+
+
+@pytest.mark.parametrize("offset", [4, 1 << 40, 1 << 63, 1 << 80])
+def test_what_lies_beyond_a_files_end_is_truncated_however_far_away(offset):
+    with tempfile.TemporaryFile() as file:
+        file.write(b"data")
+        file.flush()
+        source = open_source(file.fileno())
+        assert isinstance(source, Seekable)
+        with pytest.raises(Truncated, match="ends at byte"):
+            source.read(offset, 10)
