@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ..client import Client, Inventory
 from ..errors import Error
+from ..rules import IMAGE_FORMATS
 from ..units import format_size
 
 COMPLETE: Final = "__complete"
@@ -118,6 +119,8 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[Candidate]:
 def _values(action: argparse.Action, given: Mapping[str, str]) -> list[Candidate]:
     if action.choices:
         return [(str(choice), "") for choice in action.choices]
+    if action.dest == "format":
+        return [(name, "") for name in IMAGE_FORMATS]
     if action.dest == "source":
         return [(_FILES, "")]
     if action.dest == "bus":

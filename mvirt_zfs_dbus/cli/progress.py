@@ -61,6 +61,8 @@ class Lines:
     def show(self, progress: Progress) -> None:
         if progress.state is JobState.RUNNING and not progress.phase:
             return  # it begins just now
+        if progress.finished and progress.state is not JobState.DONE:
+            return  # what it ended with is told as an error
         step = progress.phase or progress.state, int((progress.fraction or 0) * 10)
         if step != self._last:
             self._last = step

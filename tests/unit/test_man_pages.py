@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mvirt_zfs_dbus import config
+from mvirt_zfs_dbus import config, rules
 from mvirt_zfs_dbus.cli import exits, main
 from mvirt_zfs_dbus.names import Action
 
@@ -104,6 +104,11 @@ def test_a_command_on_the_page_has_its_options_and_arguments(command: str) -> No
     ]
     words = " ".join(each for each in given if "Fl " not in each).replace(" | ", "|").split()
     assert [word for word in words if word not in ("Ar", "Cm")] == positionals
+
+
+def test_the_page_has_each_image_format() -> None:
+    text = section(CLIENT, "COMMANDS").partition(".Fl -format\nsays so:\n")[2].partition("\n.Pp")[0]
+    assert tuple(re.findall(r"[a-z0-9]{3,}", text.replace(".Cm", ""))) == rules.IMAGE_FORMATS
 
 
 def test_the_page_has_the_global_options() -> None:

@@ -49,8 +49,7 @@ def add(parsers: Subparsers) -> None:
     parser.add_argument("--template", action="store_true", help="make a template")
     parser.add_argument(
         "--format",
-        choices=IMAGE_FORMATS,
-        help="what the image is (default: auto, its content decides)",
+        help=f"{', '.join(IMAGE_FORMATS)} (default: auto, its content decides)",
     )
     parser.add_argument(
         "--checksum", metavar="sha256:HEX", help="of the source's bytes; sha512: as well"

@@ -31,17 +31,31 @@ class Step:
         return re.search("^mvirt-zfsctl: ", self.shows, re.MULTILINE) is not None
 
     def has_shown(self, output: str) -> bool:
-        """Whether this is what the session shows; how wide its columns are does not matter."""
+        """Whether this is what the session shows, but for sizes, times, UUIDs and devices."""
         if self.shows == "…":
             return True
-        pattern = re.escape(_narrow(self.shows))
+        pattern = re.escape(_alike(self.shows))
         pattern = re.sub(r"^…\\\n", r"(?:.*\\n)*", pattern, flags=re.MULTILINE)
         pattern = re.sub(r"\\\n…$", r"(?:\\n.*)*", pattern)
-        return re.fullmatch(pattern.replace("…", ".*"), _narrow(output.strip("\n"))) is not None
+        return re.fullmatch(pattern.replace("…", ".*"), _alike(output.strip("\n"))) is not None
 
 
-def _narrow(text: str) -> str:
-    return re.sub("^ | $", "", re.sub(" +", " ", text), flags=re.MULTILINE)
+_DIFFERS = (
+    # What another machine, pool or moment has otherwise.
+    (re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UUID"),
+    (re.compile(r"/\S*UUID\S*"), "DEVICE"),
+    (re.compile(r"\d+(\.\d)? ([KMGTPE]i)?B\b"), "SIZE"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "TIME"),
+    (re.compile(r"\d+\.\d\dx"), "RATIO"),
+    (re.compile(" +"), " "),
+    (re.compile("^ | $", re.MULTILINE), ""),
+)
+
+
+def _alike(text: str) -> str:
+    for pattern, word in _DIFFERS:
+        text = pattern.sub(word, text)
+    return text
 
 
 def steps(page: Path) -> Iterator[Step]:

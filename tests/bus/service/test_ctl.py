@@ -196,6 +196,7 @@ async def test_what_is_wrong_is_told_by_name_and_status(ctl: Ctl) -> None:
     await ctl("volume", "create", "web", "1M")
     await ctl("snapshot", "create", "web", "before")
     await ctl.refused(2, "InvalidName", "volume", "create", "a/b", "1M")
+    await ctl.refused(2, "InvalidArgs", "import", "a", "https://localhost/a", "--format", "vhd")
     await ctl.refused(2, "WouldShrink", "volume", "resize", "web", "4K")
     assert "'absent'" in await ctl.refused(3, "NotFound", "volume", "show", "absent")
     line = await ctl.refused(3, "NotFound", "snapshot", "delete", "web", "absent", "--yes")

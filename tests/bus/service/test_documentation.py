@@ -79,6 +79,8 @@ def test_a_page_says_what_its_sessions_need_in_known_words(page: Path) -> None:
         ("…", "a\nb\n", True),
         ("a\n…", "a\nb\nc\n", True),
         ("a  b", "a      b\n", True),
+        ("a 1.5 GiB", "a  20 B\n", True),
+        ("a 15", "a 20\n", False),
     ],
 )
 def test_what_a_session_shows_may_leave_parts_out(shows: str, output: str, matches: bool) -> None:

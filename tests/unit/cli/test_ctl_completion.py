@@ -78,4 +78,4 @@ def test_every_argument_with_live_names_exists() -> None:
                     walk(below)
 
     walk(main.parser())
-    assert set(completion._LIVE) | {"source", "bus", "host"} <= found
+    assert set(completion._LIVE) | {"source", "bus", "host", "format"} <= found

@@ -83,7 +83,6 @@ def test_sizes_and_labels_are_read_from_the_command_line() -> None:
         ("volume create a 1G --id x", "'x'"),
         ("volume label a --set x", "'x'"),
         ("volume list --bus session --host web", "not allowed with"),
-        ("import a b --format vhd", "vhd"),
         ("completion tcsh", "tcsh"),
         ("volume paint a", "paint"),
         ("volume", "COMMAND"),
