@@ -1,10 +1,9 @@
 """Opening what an import reads, for a caller who is not root by a service that is.
 
 A path is opened by the service with the service's rights, so on the system bus it has to lie below
-a directory the administrator named, and the kernel itself sees to it that no symlink or ``..``
-leads out again (openat2(2), RESOLVE_BENEATH). It is opened as a mere place first (O_PATH), which
-has no effect on anything; what that place holds is checked, and then that very file is opened for
-reading, whatever the path leads to by now.
+a directory the administrator named, and no symlink or ``..`` leads out again. It is opened as a
+mere place first (O_PATH), which has no effect on anything; what that place holds is checked, and
+then that very file is opened for reading, whatever the path leads to by now.
 
 All of it may hang with the file system it is on, so it runs in threads with a bound.
 """
@@ -27,6 +26,7 @@ from .. import fds
 from ..errors import AccessDenied, Error, InvalidArgs, NotFound
 from ..hosts import HostRules
 from ..tasks import T, bounded
+from . import beneath
 
 PATIENCE: Final = 20.0
 """Seconds a file system has for opening a file; callers wait for an answer 25 (D-Bus's default)."""
@@ -34,7 +34,6 @@ PATIENCE: Final = 20.0
 _OPENAT2: Final = 437
 """The system call's number, the same on every architecture (Linux 5.6)."""
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
-_RESOLVE_BENEATH: Final = 0x08
 """linux/openat2.h."""
 _RACES: Final = 100
 """How often ``..`` may meet a directory that is moved meanwhile; the kernel then says EAGAIN."""
@@ -161,7 +160,17 @@ def _file_system(fd: int) -> int:
 
 def _place(path: str) -> int:
     """Anywhere; but /proc's links to what this process has open are no paths."""
-    return _openat2(path, path, None, _RESOLVE_NO_MAGICLINKS)
+    how = _OpenHow(_PLACE, 0, _RESOLVE_NO_MAGICLINKS)
+    number = errno.EAGAIN
+    for _ in range(_RACES):
+        name, size = os.fsencode(path), ctypes.sizeof(how)
+        fd: int = _libc.syscall(_OPENAT2, -1, name, ctypes.byref(how), size)
+        if fd >= 0:
+            return fd
+        number = ctypes.get_errno()
+        if number not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise _failure(path, OSError(number, os.strerror(number)))
 
 
 def _place_below(path: str, directories: Sequence[Path]) -> int:
@@ -175,8 +184,9 @@ def _place_below(path: str, directories: Sequence[Path]) -> int:
         except OSError as error:
             raise _failure(path, error) from error
         try:
-            resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
-            return _openat2(path, str(relative), parent, resolve)
+            return beneath.place(parent, str(relative))
+        except OSError as error:
+            raise _failure(path, error) from error
         finally:
             os.close(parent)
     allowed = ", ".join(map(str, directories)) or "none"
@@ -184,25 +194,6 @@ def _place_below(path: str, directories: Sequence[Path]) -> int:
         f"source {path!r} is not below a directory this service imports from ({allowed});"
         " pass it as a file descriptor, or let the administrator add to import-directories"
     )
-
-
-def _openat2(path: str, relative: str, parent: int | None, resolve: int) -> int:
-    how = _OpenHow(_PLACE, 0, resolve)
-    number = errno.EAGAIN
-    for _ in range(_RACES):
-        fd: int = _libc.syscall(
-            _OPENAT2,
-            -1 if parent is None else parent,
-            os.fsencode(relative),
-            ctypes.byref(how),
-            ctypes.sizeof(how),
-        )
-        if fd >= 0:
-            return fd
-        number = ctypes.get_errno()
-        if number not in (errno.EAGAIN, errno.EINTR):
-            break
-    raise _failure(path, OSError(number, os.strerror(number)))
 
 
 def _failure(path: str, error: OSError) -> Error:
