@@ -80,7 +80,7 @@ class _Server:
                 if key.fileobj is self._control:
                     if not self._serve():
                         return
-                elif key.fileobj in self._selector.get_map():  # not buried in this very turn
+                elif self._selector.get_map().get(key.fd) is key:  # not buried in this very turn
                     key.data()
 
     def _serve(self) -> bool:

@@ -569,3 +569,20 @@ def test_a_daemon_without_cap_kill_still_ends_its_workers():
         timeout=60,
     )
     assert ended.stdout.split("\n")[:2] == ["may not kill", "gone"], ended.stderr
+
+
+async def test_a_worker_that_dies_as_the_daemon_lets_go_of_it_leaves_its_fork_server_alone(workers):
+    """The fork server sees both at once, as it does when many jobs end on a busy machine."""
+    server = workers._server
+    child = await server.fork("converter")
+    os.kill(server._process.pid, signal.SIGSTOP)
+    child.kill()
+    with open(f"/proc/{child.pid}/stat") as status:  # noqa: PTH123
+        while status.seek(0) or status.read().split()[2] != "Z":
+            await asyncio.sleep(0)
+    child._fate.finish_sending()
+    os.kill(server._process.pid, signal.SIGCONT)
+    async with child:
+        await child.fate()
+    async with await server.fork("converter"):
+        assert server.running
