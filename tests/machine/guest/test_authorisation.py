@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import host
 import pytest
 
+_LOCAL_MODES = 3  # where tcgetattr(3)'s c_lflag is in Python's list
 NOT_ALLOWED = 6  # exit statuses of mvirt-zfsctl, from its --help
 RULES = Path("/etc/polkit-1/rules.d/40-machine-test.rules")
 CI_MAY = """
@@ -67,3 +71,51 @@ def test_a_rule_lets_a_user_in_by_the_name_of_the_volume(
     assert ctl(user, "volume", "delete", "--yes", "ci-1").returncode == 0
     listed = host.run("mvirt-zfsctl", "volume", "list")
     assert "roots" in listed and "ci-1" not in listed
+
+
+@pytest.fixture
+def root_password() -> Iterator[str]:
+    """polkit asks for an administrator's; root has none in this machine."""
+    subprocess.run(["chpasswd"], input="root:an-administrators", text=True, check=True)
+    yield "an-administrators"
+    host.run("passwd", "--delete", "root")
+
+
+def on_terminal(user: str, answer: str, *arguments: str) -> tuple[int, str]:
+    """The exit status of mvirt-zfsctl, and what a terminal shows where the prompt is answered."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp("runuser", ["runuser", "-u", user, "--", "mvirt-zfsctl", *arguments])
+    shown = ""
+    while chunk := _read(terminal):
+        if "Password:" in chunk:
+            while termios.tcgetattr(terminal)[_LOCAL_MODES] & termios.ECHO:
+                os.sched_yield()  # pkttyagent forgets what was typed before it hides it
+            os.write(terminal, f"{answer}\n".encode())
+        shown += chunk
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+
+
+def _read(terminal: int) -> str:
+    try:
+        return os.read(terminal, 4096).decode()
+    except OSError:  # how a terminal says that the program has ended
+        return ""
+
+
+def test_on_a_terminal_polkit_asks_for_a_password(
+    service: None, user: str, root_password: str
+) -> None:
+    status, shown = on_terminal(user, root_password, "volume", "create", "asked", "1M")
+    assert status == 0, shown
+    assert "AUTHENTICATING FOR org.mvirt.zfs1.create" in shown
+    assert "make the volume 'asked'" in shown
+    status, shown = on_terminal(user, "wrong", "volume", "create", "other", "1M")
+    assert status == NOT_ALLOWED, shown
+    arguments = ("volume", "create", "other", "1M", "--no-ask-password")
+    status, shown = on_terminal(user, root_password, *arguments)
+    assert status == NOT_ALLOWED, shown
+    assert "AUTHENTICATING" not in shown
+    listed = host.run("mvirt-zfsctl", "volume", "list")
+    assert "asked" in listed and "other" not in listed
