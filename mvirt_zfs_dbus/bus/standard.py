@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -58,7 +59,8 @@ def _get(
 
 
 async def _get_fresh(tree: ObjectTree, path: str, interface: Interface, spec: PropertySpec) -> Body:
-    await interface.refresh(object_at(tree, path).key)
+    with suppress(errors.NotFound):  # it went meanwhile, as will show
+        await interface.refresh(object_at(tree, path).key)
     tree.changed(path)
     return [object_at(tree, path).values[interface.name][spec.name]]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ...errors import Error, NoSpace, PoolUnavailable
+from ...errors import Error, InvalidSize, NoSpace, PoolUnavailable
 
 _LOST: Final = frozenset({errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN, errno.EROFS})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -26,6 +26,8 @@ def failures_of(path: Path) -> Iterator[None]:
 def _explained(error: OSError, path: Path) -> Error:
     if error.errno in _FULL:
         return NoSpace(f"{path} is full: {error.strerror}; free some space, or make it smaller")
+    if error.errno == errno.EFBIG:
+        return InvalidSize(f"the file system of {path} has no files as large as that")
     if error.errno in _LOST or not path.exists():
         return PoolUnavailable(f"{path} cannot be used: {error.strerror}")
     return Error(f"{path}: {error}")

@@ -1,0 +1,1 @@
+"""The running service, called with whatever a generator comes up with."""

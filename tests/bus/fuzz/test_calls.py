@@ -1,0 +1,161 @@
+"""Tens of thousands of generated calls to the running service.
+
+``MVIRT_FUZZ_CALLS`` says how many (``make fuzz-bus`` makes more), ``MVIRT_FUZZ_SEED`` repeats them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from service.process import Client, ServiceProcess
+
+from mvirt_zfs_dbus import names
+from mvirt_zfs_dbus.bus.wire import RemoteError
+from mvirt_zfs_dbus.errors import Error
+from mvirt_zfs_dbus.names import ErrorName, Interface
+
+from .generate import Call, Generator
+from .watch import MIB, Held, held
+
+CALLS = int(os.environ.get("MVIRT_FUZZ_CALLS", 20_000))
+SEED = int(os.environ.get("MVIRT_FUZZ_SEED", random.SystemRandom().getrandbits(32)))
+AT_A_TIME = 16
+IN_A_ROW = 4
+ROUNDS = 8
+EVERYWHERE = frozenset(
+    name.rpartition(".")[2]
+    for name in (
+        ErrorName.INVALID_ARGS,
+        ErrorName.UNKNOWN_OBJECT,
+        ErrorName.LIMITS_EXCEEDED,
+    )
+)
+"""What any method may answer."""
+
+
+class Fuzz:
+    def __init__(self, client: Client, service: ServiceProcess, generator: Generator) -> None:
+        self.client = client
+        self.service = service
+        self.generator = generator
+        self.answers: Counter[str] = Counter()
+        self.faults: list[str] = []
+
+    async def round(self, calls: int) -> None:
+        """So many calls, several at a time; which objects there are is asked in between."""
+        for _ in range(0, calls, IN_A_ROW * AT_A_TIME):
+            objects = await self.client.objects()
+            self.generator.paths = list(objects)
+            self._judge_jobs(objects)
+            async with asyncio.TaskGroup() as callers:
+                for _ in range(AT_A_TIME):
+                    callers.create_task(self._some(IN_A_ROW))
+
+    async def _some(self, calls: int) -> None:
+        for _ in range(calls):
+            await self._one(self.generator.call())
+
+    async def _one(self, call: Call) -> None:
+        try:
+            await self.client.connection.call(
+                names.BUS_NAME,
+                call.path,
+                call.interface or None,  # type: ignore[arg-type]
+                call.member,
+                call.signature,
+                call.body,
+                unix_fds=call.fds,
+            )
+        except RemoteError as error:
+            self._judge(call, error.name, error.message)
+        except Error as error:
+            self._judge(call, error.name, error.message)
+        except TimeoutError:
+            self.faults.append(f"{call}: no answer")
+        else:
+            self.answers["ok"] += 1
+
+    def _judge(self, call: Call, error_name: str, message: str) -> None:
+        name = error_name.rpartition(".")[2]
+        self.answers[name] += 1
+        documented = call.errors is None or name in call.errors | EVERYWHERE
+        if name == "Failed" or not documented:
+            self.faults.append(f"{call}: {name}: {message}")
+
+    def _judge_jobs(self, objects: dict[str, dict[str, dict[str, Any]]]) -> None:
+        for interfaces in objects.values():
+            job = interfaces.get(Interface.JOB, {})
+            if job.get("ErrorName") == ErrorName.FAILED:
+                self.faults.append(f"job {job['Name']} from {job['Source']}: {job['ErrorMessage']}")
+
+    async def clean_up(self) -> None:
+        """Delete all there is, until nothing but the pool is left."""
+        while True:
+            objects = await self.client.objects()
+            self._judge_jobs(objects)
+            paths = [path for path in objects if "/pool/" not in path]
+            if not paths:
+                return
+            await asyncio.gather(*(self._delete(path) for path in paths))
+
+    async def _delete(self, path: str) -> None:
+        kind = path.split("/")[-2]
+        member, interface = {
+            "volume": ("Delete", Interface.VOLUME),
+            "template": ("Delete", Interface.TEMPLATE),
+            "snapshot": ("Delete", Interface.SNAPSHOT),
+            "job": ("Remove", Interface.JOB),
+        }[kind]
+        try:
+            if kind == "job":
+                await self._quietly(path, interface, "Cancel")
+            await self.client.call(path, interface, member, "a{sv}", {})
+        except Error as error:
+            name = error.name.rpartition(".")[2]
+            known = ("UnknownObject", "NotFound", "HasClones", "HasSnapshots")
+            assert name in known, f"{path} {member}: {error}"
+
+    async def _quietly(self, path: str, interface: str, member: str) -> None:
+        try:
+            await self.client.call(path, interface, member, "a{sv}", {})
+        except Error as error:
+            assert error.name.rpartition(".")[2] in ("NotCancelable", "UnknownObject")
+
+
+async def test_whatever_is_called_the_service_stays_well_and_keeps_nothing(
+    client: Client,
+    service: ServiceProcess,
+    images: dict[str, Path],
+    tmp_path: Path,
+    directory: Path,
+) -> None:
+    print(f"\nseed {SEED}")
+    empty = tmp_path / "empty"
+    empty.touch()
+    with ExitStack() as resources:
+        generator = Generator(SEED, [*images.values(), empty], resources)
+        fuzz = Fuzz(client, service, generator)
+        seen: list[Held] = []
+        for _ in range(ROUNDS):
+            await fuzz.round(CALLS // ROUNDS)
+            await fuzz.clean_up()
+            seen.append(await held(service))
+            print(seen[-1])
+    print(dict(fuzz.answers.most_common()))
+    assert not fuzz.faults, f"seed {SEED}\n" + "\n".join(fuzz.faults[:20])
+    log = service.log.read_text(errors="replace")
+    assert "Traceback" not in log, log[log.index("Traceback") - 1000 :][:5000]
+    assert service.process
+    assert service.process.returncode is None
+    assert [path.name for path in directory.iterdir() if not path.name.startswith(".")] == []
+    warm, last = seen[1], seen[-1]
+    assert last.tasks <= warm.tasks
+    while last.files > warm.files:  # some are still being closed
+        last = await held(service)
+    assert last.memory <= warm.memory + 8 * MIB
