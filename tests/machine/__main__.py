@@ -17,6 +17,7 @@ from tests.machine.machine import CHECKOUT, Machine, MachineError
 INSTALL = "tests/machine/guest/install"
 START = "systemctl restart mvirt-zfs-dbus.service || systemctl status mvirt-zfs-dbus.service"
 RESULTS = "/root/results"
+PACKAGES = "/root/packages"
 
 
 def main() -> int:
@@ -117,6 +118,7 @@ def _test(machine: Machine, arguments: argparse.Namespace) -> int:
     results = machine.directory / "results"
     try:
         _start(machine, arguments)
+        machine.give(sorted((CHECKOUT / "build/deb").glob("*.deb")), PACKAGES)
         status = machine.exec([INSTALL], timeout=arguments.timeout)
         if status == 0:
             command = ["env", *_settings(), "tests/machine/guest/run", RESULTS, *arguments.pytest]

@@ -13,7 +13,7 @@ install-machine:
 	@tools/install-packages $(MACHINE_PACKAGES)
 	@tools/install-python fast,cli,test
 
-test-machine: install-machine ## the contract suite and the machine tests on real ZFS, in qemu
+test-machine: install-machine deb ## the contract suite and the machine tests on real ZFS, in qemu
 	@$(MACHINE) --name test test $(TESTS)
 
 machine-shell: install-machine ## a root shell in that machine, with a pool and the service running

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,6 +194,17 @@ class Machine:
         with self._pipe(receive, stdin=subprocess.PIPE) as ssh:
             assert ssh.stdin is not None
             checkout.write_tar(CHECKOUT, ssh.stdin)
+
+    def give(self, files: list[Path], directory: str) -> None:
+        """Copies files of the host's into a directory of the guest's."""
+        with self._pipe(
+            f"mkdir -p {directory} && tar -C {directory} -xf -", stdin=subprocess.PIPE
+        ) as ssh:
+            with tarfile.open(fileobj=ssh.stdin, mode="w|") as tar:
+                for file in files:
+                    tar.add(file, file.name)
+            assert ssh.stdin is not None
+            ssh.stdin.close()
 
     def pull(self, directory: str, to: Path) -> None:
         """Copies the files of a guest's directory into one of the host's."""

@@ -1,0 +1,99 @@
+"""The Debian packages, as an administrator has them: installed, used, upgraded, removed, purged.
+
+They are those that `make deb` built. The product that the other tests use is put back at the end.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import host
+import pytest
+from host import UNIT
+
+PACKAGES = sorted(Path("/root/packages").glob("*.deb"))
+NAMES = ["mvirt-zfs-dbus", "mvirt-zfsctl", "python3-mvirt-zfs-dbus"]
+INSTALL = Path(__file__).with_name("install")
+CONFIG = Path("/etc/mvirt-zfs-dbus.toml")
+STATE = Path("/var/lib/mvirt-zfs-dbus")
+UNPACKAGED = [
+    "/usr/lib/python3/dist-packages/mvirt_zfs_dbus",
+    "/usr/lib/systemd/system/mvirt-zfs-dbus.service",
+    "/usr/bin/mvirt-zfs-dbus",
+    "/usr/bin/mvirt-zfsctl",
+]
+
+
+def apt(*arguments: str | Path) -> str:
+    """There is no network: what the packages depend on has to be there."""
+    options = (
+        "-y",
+        "--no-install-recommends",
+        "-o",
+        "Dpkg::Options::=--force-confold",
+    )
+    return host.run("apt-get", "-q", *options, *arguments)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[None]:
+    """A machine on which nobody has installed the product."""
+    host.run("systemctl", "disable", "--now", UNIT)
+    host.run("rm", "-rf", CONFIG, STATE, *UNPACKAGED)
+    host.run("systemctl", "daemon-reload")
+    yield
+    subprocess.run(["apt-get", "-q", "-y", "purge", *NAMES], check=False, capture_output=True)
+    host.run(INSTALL)
+
+
+def installed() -> set[str]:
+    shown = host.run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", "*mvirt*")
+    return {line.split()[0] for line in shown.splitlines() if line.endswith(" installed")}
+
+
+def newer(package: Path, into: Path) -> Path:
+    """The same package as the next version would be."""
+    tree = into / package.stem
+    host.run("dpkg-deb", "--raw-extract", package, tree)
+    control = tree / "DEBIAN/control"
+    lines = control.read_text().splitlines()
+    [version] = [line.split()[1] for line in lines if line.startswith("Version: ")]
+    control.write_text("\n".join(lines).replace(version, f"{version}+next") + "\n")
+    return Path(host.run("dpkg-deb", "--build", tree, into).rpartition("in '")[2].rstrip("'."))
+
+
+@pytest.mark.skipif(not PACKAGES, reason="make deb has not built the packages")
+def test_the_packages_are_installed_used_upgraded_removed_and_purged(
+    bare: None, tmp_path: Path
+) -> None:
+    # Installed: it does not run before it is told which pool to serve.
+    apt("install", *PACKAGES)
+    assert installed() == set(NAMES)
+    assert host.unit("ActiveState") == "inactive" and host.unit("UnitFileState") == "disabled"
+
+    # Used: one line of configuration, one command.
+    CONFIG.write_text(CONFIG.read_text().replace('pool = "mvirt"', f'pool = "{host.POOL}"'))
+    host.run("systemctl", "enable", "--now", UNIT)
+    host.run("mvirt-zfsctl", "volume", "create", "packaged", "1M")
+    assert "packaged" in host.run("mvirt-zfsctl", "volume", "list")
+
+    # Upgraded: the running service is the new one, and what was configured stays.
+    pid = host.unit("MainPID")
+    apt("install", *(newer(package, tmp_path) for package in PACKAGES))
+    assert host.run("dpkg-query", "-W", "-f", "${Version}", NAMES[0]).endswith("+next")
+    assert host.unit("ActiveState") == "active" and host.unit("MainPID") != pid
+    assert f'pool = "{host.POOL}"' in CONFIG.read_text()
+    assert "packaged" in host.run("mvirt-zfsctl", "volume", "list")
+    host.run("mvirt-zfsctl", "volume", "delete", "--yes", "packaged")
+
+    # Removed: the service is stopped; configuration and job records stay, as the policy has it.
+    apt("remove", *NAMES)
+    assert host.unit("ActiveState") == "inactive" and not Path(UNPACKAGED[0]).exists()
+    assert CONFIG.exists() and STATE.exists()
+
+    # Purged: nothing of it is left on the system. The disks are in the pool, not here.
+    apt("purge", *NAMES)
+    left = host.run("find", "/etc", "/usr", "/var/lib", "-xdev", "-name", "*mvirt*")
+    assert not [path for path in left.splitlines() if "dpkg" not in path and "/images" not in path]
