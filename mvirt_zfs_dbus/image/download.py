@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
@@ -105,21 +106,15 @@ def _session(resolver: ThreadedResolver, trusted: ssl.SSLContext) -> aiohttp.Cli
     )
 
 
+@dataclass
 class _Connections:
     """Where requests go, and what becomes of them."""
 
-    def __init__(
-        self,
-        hosts: HostRules,
-        direct: aiohttp.ClientSession,
-        by_proxy: aiohttp.ClientSession,
-        stall_timeout: float,
-    ) -> None:
-        self._hosts = hosts
-        self._direct = direct
-        self._by_proxy = by_proxy
-        self.stall_timeout = stall_timeout
-        self._answered: set[tuple[str, str | None, int]] = set()
+    hosts: HostRules
+    direct: aiohttp.ClientSession
+    by_proxy: aiohttp.ClientSession
+    stall_timeout: float
+    answered: set[tuple[str, str | None, int]] = field(default_factory=set)
 
     async def get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         """The answer of the last one of all redirects, which lead to http and https alone."""
@@ -133,19 +128,19 @@ class _Connections:
 
     async def _request(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         proxy = proxies.proxy_for(url)
-        session = self._by_proxy if proxy else self._direct
+        session = self.by_proxy if proxy else self.direct
         with self._failures(url):
             target = URL(url)
             host = target.raw_host or ""
             if proxy:
-                self._hosts.check_unresolved(host)
+                self.hosts.check_unresolved(host)
             else:
-                self._hosts.check(host)
+                self.hosts.check(host)
             async with asyncio.timeout(self.stall_timeout):
                 response = await session.get(
                     target, headers=headers, allow_redirects=False, proxy=proxy
                 )
-        self._answered.add(urls.origin(url))
+        self.answered.add(urls.origin(url))
         return response
 
     @contextlib.contextmanager
@@ -157,60 +152,54 @@ class _Connections:
         try:
             yield
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failed = DownloadFailed(f"{urls.shown(url)} {self._said(error)}")
-            if _may_pass(error, answered=urls.origin(url) in self._answered):
+            said = f"could not be downloaded: {_reason(error)}"
+            if isinstance(error, TimeoutError):
+                said = f"gave no answer within {self.stall_timeout:g} seconds"
+            failed = DownloadFailed(f"{urls.shown(url)} {said}")
+            if _may_pass(error, answered=urls.origin(url) in self.answered):
                 raise Interrupted(failed) from error
             raise failed from error
 
-    def _said(self, error: Exception) -> str:
-        if isinstance(error, TimeoutError):
-            return f"gave no answer within {self.stall_timeout:g} seconds"
-        return f"could not be downloaded: {_reason(error)}"
 
-
+@dataclass
 class _Body:
     """One body, over as many connections as it takes."""
 
-    def __init__(
-        self,
-        connections: _Connections,
-        url: str,
-        pipe_fd: int,
-        started: Started,
-        checked_later: bool,
-    ) -> None:
-        self._connections = connections
-        self._url = url
-        self._shown = urls.shown(url)
-        self._pipe = pipe_fd
-        self._started = started
-        self._checked_later = checked_later
-        self._begun = False
-        self._received = 0
-        self._length: int | None = None
-        self._validator: str | None = None
+    connections: _Connections
+    url: str
+    pipe_fd: int
+    started: Started
+    checked_later: bool
+    begun: bool = False
+    received: int = 0
+    length: int | None = None
+    validator: str | None = None
+
+    @property
+    def shown(self) -> str:
+        return urls.shown(self.url)
 
     async def download(self, patience: retries.Patience) -> int:
         while True:
-            before = self._received
+            before = self.received
             try:
                 await self._attempt()
-                return self._received
+                return self.received
             except Interrupted as interrupted:
-                if self._received and self._validator is None:
+                if self.received and self.validator is None:
                     raise interrupted.error from interrupted
-                progress = self._received > before
+                progress = self.received > before
                 wait = patience.wait(interrupted, progress=progress)
             await asyncio.sleep(wait)
 
     async def _attempt(self) -> None:
         """Download from where the last attempt ended."""
         headers = {}
-        if self._received and self._validator:
-            headers = resume.request_headers(self._received, self._validator)
-        response = await self._connections.get(self._url, headers)
+        if self.received and self.validator:
+            headers = resume.request_headers(self.received, self.validator)
+        response = await self.connections.get(self.url, headers)
         async with response:
-            if self._received:
+            if self.received:
                 self._resume(response)
             else:
                 self._begin(response)
@@ -223,33 +212,33 @@ class _Body:
         length = response.content_length
         answers.check_encoding(response.headers, shown)
         answers.check_length(length, shown)
-        if not (self._checked_later or answers.has_an_end(response.headers, length)):
+        if not (self.checked_later or answers.has_an_end(response.headers, length)):
             raise DownloadFailed(
                 f"{shown}: the server tells neither a length nor an end, so a file cut short would"
                 " look whole; give the checksum of it"
             )
-        if self._begun and length != self._length:
-            raise DownloadFailed(f"{shown} had {self._length} bytes, and now it has {length}")
-        self._length = length
-        self._validator = resume.validator(response.headers)
-        if not self._begun:
-            self._begun = True
-            self._started(length)
+        if self.begun and length != self.length:
+            raise DownloadFailed(f"{shown} had {self.length} bytes, and now it has {length}")
+        self.length = length
+        self.validator = resume.validator(response.headers)
+        if not self.begun:
+            self.begun = True
+            self.started(length)
 
     def _resume(self, response: aiohttp.ClientResponse) -> None:
         """DownloadFailed: what comes is not the rest of the same body."""
-        assert self._validator
-        broken = f"{self._shown} broke off after {self._received} bytes, and then"
+        assert self.validator
+        broken = f"{self.shown} broke off after {self.received} bytes, and then"
         if response.status == 200:
-            same = resume.validator(response.headers) == self._validator
+            same = resume.validator(response.headers) == self.validator
             what = "would not go on from there" if same else "had another file"
             raise DownloadFailed(f"{broken} the server {what}")
         if response.status != 206:
             raise self._refused(response, broken)
-        answers.check_encoding(response.headers, self._shown)
-        resume.check_same(response.headers, self._validator)
+        answers.check_encoding(response.headers, self.shown)
+        resume.check_same(response.headers, self.validator)
         content_range = response.headers.get("Content-Range", "")
-        self._length = resume.whole_length(content_range, self._received, self._length)
+        self.length = resume.whole_length(content_range, self.received, self.length)
 
     def _refused(self, response: aiohttp.ClientResponse, shown: str) -> Exception:
         error = DownloadFailed(f"{shown} the server answered {response.status} {response.reason}")
@@ -260,32 +249,32 @@ class _Body:
     async def _pump(self, response: aiohttp.ClientResponse) -> None:
         connection = response.connection.protocol if response.connection else None
         while chunk := await self._piece(response):
-            if self._length is not None and self._received + len(chunk) > self._length:
-                raise DownloadFailed(f"{self._shown} sent more than {self._length} bytes")
-            await pipe.write(self._pipe, chunk)
-            self._received += len(chunk)
-        if self._length is not None and self._received != self._length:
+            if self.length is not None and self.received + len(chunk) > self.length:
+                raise DownloadFailed(f"{self.shown} sent more than {self.length} bytes")
+            await pipe.write(self.pipe_fd, chunk)
+            self.received += len(chunk)
+        if self.length is not None and self.received != self.length:
             raise Interrupted(self._cut())
         after = connection.exception() if connection is not None else None
         if isinstance(after, HttpProcessingError):  # what follows is no other answer
-            raise DownloadFailed(f"{self._shown} sent more than {self._received} bytes")
+            raise DownloadFailed(f"{self.shown} sent more than {self.received} bytes")
 
     async def _piece(self, response: aiohttp.ClientResponse) -> bytes:
         """Some bytes of the body, and none at its end."""
-        timeout = self._connections.stall_timeout
+        timeout = self.connections.stall_timeout
         try:
             async with asyncio.timeout(timeout):
                 return await response.content.readany()
         except TimeoutError as error:
             raise Interrupted(
-                DownloadFailed(f"{self._shown} sent nothing for {timeout:g} seconds")
+                DownloadFailed(f"{self.shown} sent nothing for {timeout:g} seconds")
             ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise Interrupted(self._cut()) from error
 
     def _cut(self) -> Truncated:
-        of = "" if self._length is None else f" of {self._length}"
-        return Truncated(f"{self._shown}: the connection ended after {self._received}{of} bytes")
+        of = "" if self.length is None else f" of {self.length}"
+        return Truncated(f"{self.shown}: the connection ended after {self.received}{of} bytes")
 
 
 def _may_pass(error: Exception, *, answered: bool) -> bool:
@@ -311,9 +300,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValueError):
         return "the URL is not valid"
     return str(error) or type(error).__name__
-
-
-def warm_up() -> None:
-    """Load now what would be loaded lazily, where the sandbox lets nothing be loaded."""
-    "example.org".encode("idna")
-    ssl.create_default_context()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -62,3 +63,9 @@ async def _serve(control: channel.Connection, request: protocol.Fetch, pipe_fd: 
         raise BrokenPipeError from error
     finally:
         loop.remove_reader(pipe_fd)
+
+
+def warm_up() -> None:
+    """Load now what would be loaded lazily, where the sandbox lets nothing be loaded."""
+    "example.org".encode("idna")
+    ssl.create_default_context()

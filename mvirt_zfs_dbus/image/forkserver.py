@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from . import channel, download, downloader, program, protocol, sandbox
+from . import channel, downloader, program, protocol, sandbox
 from .convert import serve
 from .pool import Pool
 
@@ -55,7 +55,7 @@ def main(control_fd: int) -> None:
     # Whoever stops the service signals the whole group; ending jobs is the daemon's business.
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    download.warm_up()
+    downloader.warm_up()
     control = socket.socket(fileno=control_fd)
     channel.send(control, protocol.Ready())
     _Server(control).run()

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from mvirt_zfs_dbus.errors import DownloadFailed, Truncated
 from mvirt_zfs_dbus.image import channel, downloader, protocol
-from mvirt_zfs_dbus.image.download import download, warm_up
-from mvirt_zfs_dbus.image.downloader import serve
+from mvirt_zfs_dbus.image.download import download
+from mvirt_zfs_dbus.image.downloader import serve, warm_up
 
 BODY = os.urandom(3 << 20)
 

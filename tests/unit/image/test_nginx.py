@@ -176,10 +176,11 @@ async def test_a_file_arrives_whole(nginx: Nginx) -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_restart_in_the_middle_costs_no_byte(nginx: Nginx, how: signal.Signals) -> None:
     async def restart() -> None:
-        if how is signal.SIGKILL:  # the worker, too, which would go on
-            (worker,) = worker_of(nginx)
-            os.kill(worker, how)
+        workers = worker_of(nginx)
         await nginx.stop(how)
+        if how is signal.SIGKILL:  # its workers would go on; before, it would make new ones
+            for worker in workers:
+                os.kill(worker, how)
         await nginx.start()
 
     assert await Fetch(f"{nginx.url}/slow/image").run(restart, after=1 << 20) == BODY
