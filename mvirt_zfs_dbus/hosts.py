@@ -80,6 +80,12 @@ class HostRules:
         self._allowed = _Entries(allow)
         self._denied = _Entries(deny)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostRules) and (self.allow, self.deny) == (other.allow, other.deny)
+
+    def __hash__(self) -> int:
+        return hash((*self.allow, "", *self.deny))
+
     def check(self, host: str) -> None:
         """AccessDenied: the host of a URL alone tells that it is denied."""
         if literal(host) or not self._allowed.networks:
@@ -91,6 +97,21 @@ class HostRules:
             self.check_address(host, address)
         elif self._denied.names(host) and not self._allowed.names(host):
             raise AccessDenied(f"host {host[:255]!r} is denied by import-hosts-deny")
+
+    def permitted(self, host: str, addresses: set[str]) -> set[str]:
+        """Those of a host's addresses that may be connected to. AccessDenied: there is none."""
+        permitted, denied = set(), None
+        for text in addresses:
+            address = literal(text)
+            assert address
+            try:
+                self.check_address(host, address)
+                permitted.add(text)
+            except AccessDenied as error:
+                denied = error
+        if denied and not permitted:
+            raise denied
+        return permitted
 
     def check_address(self, host: str, address: Address) -> None:
         """AccessDenied: for this host no connection may be made to this address."""

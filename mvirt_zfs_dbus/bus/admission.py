@@ -225,7 +225,7 @@ class Admission:
             request.user.calls -= request.of_user
             self._in_all -= request.of_user
             request.user.charge(size * SECONDS_PER_BYTE)
-            self._unread.sent(request.user, request.message.sender, size)
+            self._unread.sent(request.user, request.message.sender or "", size)
 
     def charge(self, sender: str, size: int) -> None:
         """A message of this size was refused unread."""

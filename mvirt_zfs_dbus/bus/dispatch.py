@@ -104,7 +104,7 @@ class Dispatcher:
             pass  # it is wrong in more than one way
         self._answers.finish(request, error)
         if isinstance(error, errors.LimitsExceeded) and request.user and request.user.bounded:
-            self._connection.framing.pass_over(request.message.sender, FLOOD)
+            self._connection.framing.pass_over(request.message.sender or "", FLOOD)
 
     def _too_large(self, large: LargeMessage) -> None:
         self._admission.charge(large.sender, large.size)
@@ -253,7 +253,7 @@ def _user(request: Request) -> User:
 def _call(request: Request, target: _Target) -> Call:
     message = request.message
     return Call(
-        sender=message.sender,
+        sender=message.sender or "",
         uid=request.user.uid if request.user else -1,
         interactive=_has(message, MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION),
         path=message.path or "",

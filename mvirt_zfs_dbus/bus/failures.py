@@ -33,7 +33,7 @@ def body_or_error(reply: Message) -> list[Any]:
     """What a reply carries; an error reply raises as the error it is."""
     if reply.message_type is not MessageType.ERROR:
         return list(reply.body)
-    name = reply.error_name or ""
+    name = reply.error_name if isinstance(reply.error_name, str) else ""
     message = str(reply.body[0]) if reply.body else ""
     if name.startswith("org.mvirt."):
         raise errors.from_name(name, message)

@@ -14,7 +14,7 @@ from .socket_io import PacedSocket
 
 if TYPE_CHECKING:
     from dbus_fast import Message, MessageFlag, MessageType, Variant, constants
-    from dbus_fast.aio import MessageBus
+    from dbus_fast.aio.message_bus import MessageBus
 else:
     try:
         from dbus_fast import Message, MessageFlag, MessageType, Variant, constants

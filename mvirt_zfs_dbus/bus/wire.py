@@ -261,19 +261,13 @@ class Connection:
             return
         close_fds(message.unix_fds)
         if not message.flags.value & MessageFlag.NO_REPLY_EXPECTED.value:
-            self.send(
-                Message.new_error(
-                    message, str(errors.UnknownObject.name), "this connection has no objects"
-                )
-            )
+            error = str(errors.UnknownObject.name)
+            self.send(Message.new_error(message, error, "this connection has no objects"))
 
     def _receive_signal(self, message: Message) -> None:
         close_fds(message.unix_fds)
-        if (
-            message.sender == BUS
-            and message.member == "NameLost"
-            and message.body[0] in self._names
-        ):
+        is_loss = message.sender == BUS and message.member == "NameLost"
+        if is_loss and message.body[0] in self._names:
             self._lose(f"the bus name {message.body[0]} went to another process")
         for subscription in list(self._subscriptions):
             if subscription.rule.matches(message):

@@ -18,8 +18,8 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from .. import __version__
-from ..errors import AccessDenied, DownloadFailed, Truncated
-from ..hosts import ANY_HOST, HostRules, literal
+from ..errors import DownloadFailed, Truncated
+from ..hosts import ANY_HOST, HostRules
 from . import answers, pipe, proxies, resume, retries, urls
 from .retries import Interrupted
 
@@ -76,23 +76,14 @@ class _CheckedResolver(ThreadedResolver):
         super().__init__()
         self._hosts = hosts
 
-    async def resolve(self, host: str, *args: Any, **options: Any) -> list[Any]:
+    async def resolve(self, *args: Any, **options: Any) -> list[Any]:
+        host = str(args[0])
         try:
-            found = await super().resolve(host, *args, **options)
+            found = await super().resolve(*args, **options)
         except UnicodeError as error:
             raise OSError(None, f"{host[:255]!r} is no host name") from error
-        permitted, denied = [], None
-        for result in found:
-            address = literal(result["host"])
-            assert address
-            try:
-                self._hosts.check_address(host, address)
-                permitted.append(result)
-            except AccessDenied as error:
-                denied = error
-        if denied and not permitted:
-            raise denied
-        return permitted
+        permitted = self._hosts.permitted(host, {result["host"] for result in found})
+        return [result for result in found if result["host"] in permitted]
 
 
 def _session(resolver: ThreadedResolver, trusted: ssl.SSLContext) -> aiohttp.ClientSession:
