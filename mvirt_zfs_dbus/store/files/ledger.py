@@ -96,6 +96,10 @@ class Ledger:
                 return record
         return None
 
+    def has_id(self, object_id: str) -> bool:
+        """Whether a dataset or snapshot in whatever state has it."""
+        return object_id in self._records or self.find_snapshot(object_id) is not None
+
     def snapshots_of(self, volume_id: str) -> list[SnapshotRecord]:
         """A volume's snapshots in whatever state, the oldest first."""
         found = [r for r in self if isinstance(r, SnapshotRecord) and r.volume_id == volume_id]

@@ -149,8 +149,7 @@ class Making:
 
     def _claim(self, record: Record) -> None:
         """AlreadyExists: the id is taken, if only by something deleted or by a stranger's file."""
-        snapshot = isinstance(record, SnapshotRecord) and self._ledger.find_snapshot(record.id)
-        if snapshot or self._folder.exists(record.key):
+        if self._ledger.has_id(record.id) or self._folder.exists(record.key):
             raise AlreadyExists(f"the id {record.id} is taken")
         self._ledger.put(record)
 
