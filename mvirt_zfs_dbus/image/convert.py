@@ -150,6 +150,8 @@ class RawFile:
     def write(self, target: Target) -> Outcome:
         source = self._source
         target.begin_direct()
+        if raw.is_sparse(source):
+            target.reserve(raw.data(source))
         digest = Digest(self._algorithm, self._pool)
         meter = Meter(Phase.WRITING, source.size, self._daemon.report)
         if self._algorithm:
@@ -207,6 +209,7 @@ class Qcow2File:
     def write(self, target: Target) -> Outcome:
         source, header = self._image.source, self._image.header
         _begin_direct(target, header)
+        target.reserve(self._image.data())
         digest = FileDigest(self._algorithm, source, self._pool)
         meter = Meter(Phase.CONVERTING, source.size, self._daemon.report)
         extents = self._image.tables.extents()

@@ -30,6 +30,12 @@ class Image:
     allocated: int
     """Bytes of the disk that are data."""
 
+    def data(self) -> Iterator[tuple[int, int]]:
+        """Where on the disk data is, as (offset, length)."""
+        for extent in self.tables.extents():
+            if extent.kind is not Kind.ZERO:
+                yield extent.guest, extent.length
+
 
 def read(source: Seekable, header: Header) -> Image:
     """Check every table. CorruptImage, Truncated, UnsupportedImage."""

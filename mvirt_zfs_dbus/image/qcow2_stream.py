@@ -163,7 +163,8 @@ class Arrival:
         self._ahead = sorted(ahead, key=place, reverse=True)
 
     def _add(self, index: int, table: bytes) -> None:
-        self._wanted.add(table, index * self.header.table_span, self._position)
+        parts = self._wanted.add(table, index * self._span, self._position)
+        self._target.reserve(parts)
         self._since[index] = self._position
 
     def _look_back(self) -> None:

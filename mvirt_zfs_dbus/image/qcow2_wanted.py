@@ -71,6 +71,11 @@ class _Table:
         self.count = len(hosts)
         self._order = array("L", sorted(range(self.count), key=hosts.__getitem__))
 
+    def parts(self) -> Iterator[tuple[int, int]]:
+        """The (offset, length) of each on the disk, in its order."""
+        _, _, guests, lengths = self._columns
+        return zip(guests, lengths, strict=True)
+
     def extents(self) -> Iterator[Extent]:
         kinds, hosts, guests, lengths = self._columns
         for n in self._order:
@@ -93,11 +98,15 @@ class Wanted:
         """Whether any table at all can be added."""
         return self._count <= MAX_EXTENTS // 2
 
-    def add(self, table: bytes, guest: int, since: int) -> None:
-        """Those of an L2 table for the disk from byte ``guest`` on; CorruptImage."""
+    def add(self, table: bytes, guest: int, since: int) -> Iterator[tuple[int, int]]:
+        """Those of an L2 table for the disk from byte ``guest`` on; CorruptImage.
+
+        The answer is where on the disk they are, as (offset, length).
+        """
         found = _Table(self._header, table, guest, since)
         self._count += found.count
         self._push(found.extents())
+        return found.parts()
 
     def next_host(self) -> int | None:
         return self._heap[0][0] if self._heap else None

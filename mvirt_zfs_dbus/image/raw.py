@@ -26,6 +26,16 @@ def allocated(source: Seekable) -> int:
     return sum(end - start for start, end in source.extents())
 
 
+def is_sparse(source: Seekable) -> bool:
+    """Whether whoever made the file left holes where the disk is zero."""
+    return allocated(source) < source.size
+
+
+def data(source: Seekable) -> Iterator[tuple[int, int]]:
+    """Where on the disk data is, as (offset, length)."""
+    return ((start, end - start) for start, end, is_hole in _layout(source) if not is_hole)
+
+
 def convert_file(source: Seekable, target: Target, pool: Pool, meter: Meter) -> None:
     """Copy a file or block device; its holes are not even read."""
     for start, end, is_hole in _layout(source):

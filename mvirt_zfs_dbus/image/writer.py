@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import stat
 import struct
 import threading
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Final
 
 from ..errors import Error, NoSpace
 from .buffer import ALIGNMENT, Buffer, data_runs, runs
+from .room import Room
 
 _ZERO_CHUNK: Final = bytes(1 << 20)
-_KEEP_SIZE: Final = 0x01
-_PUNCH_HOLE: Final = 0x02 | _KEEP_SIZE
-"""fallocate(2): FALLOC_FL_PUNCH_HOLE needs FALLOC_FL_KEEP_SIZE."""
 _FICLONERANGE: Final = 0x4020940D
 """ioctl_ficlonerange(2); ``_IOW(0x94, 13, struct file_clone_range)`` in linux/fs.h."""
 _CLONE_RANGE: Final = struct.Struct("=qQQQ")
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong]
 
 
 class Target:
@@ -37,10 +32,8 @@ class Target:
         self.fd = fd
         self.size = size
         self.is_zero = is_zero
-        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
-        self._can_clone = self._is_file
-        self._can_punch = True
-        self._can_reserve = self._is_file
+        self._can_clone = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._room = Room(fd, is_file=self._can_clone)
         self._direct = False
         self._tails: list[tuple[int, bytes]] = []
         """What could not be written past the page cache: the disk's end inside a block."""
@@ -62,9 +55,20 @@ class Target:
         if self._direct:
             self._set_direct(False)
             self._direct = False
+        self._room.give_back()
         tails, self._tails = self._tails, []
         for offset, data in tails:
             self._write_all(memoryview(data), offset)
+
+    def reserve(self, parts: Iterable[tuple[int, int]]) -> None:
+        """Let the file system find the room for (offset, length) parts of the disk beforehand,
+        which are to be most of what is written.
+
+        ext4 writes past the page cache one piece at a time where it has yet to find the room. What
+        turns out to be zeros is given back at the end.
+        """
+        if self._direct:
+            self._room.reserve_all(parts)
 
     def _set_direct(self, wanted: bool) -> bool:
         """fcntl(2), F_SETFL; EINVAL: the file system cannot."""
@@ -89,11 +93,22 @@ class Target:
     def _write_aligned(self, data: bytes | bytearray, offset: int) -> None:
         """By way of the thread's buffer, which only what is no zeros goes through."""
         view, room = memoryview(data), self._buffer().view
-        for first, last in data_runs(data, 0, len(data)):
+        for first, last in self._runs(data, 0, len(data), offset):
             for start in range(first, last, len(room)):
                 piece = view[start : min(start + len(room), last)]
                 room[: len(piece)] = piece
                 self._write_run(room[: len(piece)], offset + start)
+
+    def _runs(
+        self, data: bytes | bytearray, start: int, end: int, offset: int
+    ) -> Iterator[tuple[int, int]]:
+        """What of ``data[start:end]`` is to be written to a disk of zeros; the rest is left."""
+        done = start
+        for first, last in data_runs(data, start, end):
+            self._room.leave(offset + done - start, first - done)
+            yield first, last
+            done = last
+        self._room.leave(offset + done - start, end - done)
 
     def gather(self) -> Gather:
         """For pieces that may lie side by side. A thread has one at a time."""
@@ -110,7 +125,7 @@ class Target:
         """Write ``data[start:end]`` so that it begins at byte ``offset`` of the disk."""
         view = memoryview(data)
         if self.is_zero:
-            for first, last in data_runs(data, start, end):
+            for first, last in self._runs(data, start, end, offset):
                 self._write_run(view[first:last], offset + first - start)
             return
         for first, last, zero in runs(data, start, end):
@@ -125,17 +140,12 @@ class Target:
             if whole < len(view):
                 self._tails.append((offset + whole, bytes(view[whole:])))
                 view = view[:whole]
-            self._reserve(offset, whole)
+            self._room.reserve(offset, whole)
         self._write_all(view, offset)
-
-    def _reserve(self, offset: int, length: int) -> None:
-        """Let the file system find the room first: ext4 then writes it in parallel."""
-        if self._can_reserve and length:
-            self._can_reserve = self._fallocate(_KEEP_SIZE, offset, length)
 
     def zero(self, offset: int, length: int) -> None:
         """Make these bytes read as zeros; nothing to do where they do already."""
-        if self.is_zero or length <= 0 or self._punch(offset, length):
+        if self.is_zero or length <= 0 or self._room.punch(offset, length):
             return
         zeros = memoryview(_ZERO_CHUNK)
         for start in range(0, length, len(zeros)):
@@ -190,13 +200,6 @@ class Target:
         # A file system that wants more of O_DIRECT than is usual.
         self._set_direct(False)
         return os.pwrite(self.fd, view, offset)
-
-    def _punch(self, offset: int, length: int) -> bool:
-        self._can_punch = self._can_punch and self._fallocate(_PUNCH_HOLE, offset, length)
-        return self._can_punch
-
-    def _fallocate(self, mode: int, offset: int, length: int) -> bool:
-        return bool(_libc.fallocate(self.fd, mode, offset, length) == 0)
 
 
 class Gather:

@@ -75,6 +75,18 @@ def test_a_sparse_file_stays_sparse(tmp_path, algorithm):
         assert result.done.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("algorithm", [None, "sha256"])
+def test_zeros_among_the_data_of_a_sparse_file_take_no_space(tmp_path, algorithm):
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), 64 << 20)
+        os.pwrite(file.fileno(), b"x" * 8192 + bytes(20 << 20) + b"y" * 100_000, 16 << 20)
+    result = import_file(path, algorithm=algorithm)
+    assert result.info.allocated >= 20 << 20
+    assert result.allocated <= 200_000
+    assert result.disk == path.read_bytes()
+
+
 def test_zeros_in_a_full_file_take_no_space(tmp_path):
     result = import_bytes(bytes(4 << 20) + b"x")
     assert result.info.allocated == (4 << 20) + 1

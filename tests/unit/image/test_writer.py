@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.errors import Error, NoSpace
-from mvirt_zfs_dbus.image import writer
+from mvirt_zfs_dbus.image import room, writer
 from mvirt_zfs_dbus.image.buffer import BLOCK, SHORTEST_HOLE, Buffer, data_runs, runs
 from mvirt_zfs_dbus.image.writer import Target
 
@@ -68,7 +68,7 @@ def test_zeros_over_old_data_give_the_space_back(file):
 
 
 def test_zeros_are_written_where_no_hole_can_be_punched(file, monkeypatch):
-    monkeypatch.setattr(writer._libc, "fallocate", lambda *_: -1)
+    monkeypatch.setattr(room._libc, "fallocate", lambda *_: -1)
     os.pwrite(file, b"x" * (3 << 20), 0)
     Target(file, 3 << 20, is_zero=False).zero(1, (3 << 20) - 2)
     assert os.pread(file, 3 << 20, 0) == b"x" + bytes((3 << 20) - 2) + b"x"
@@ -147,6 +147,22 @@ def test_what_is_written_past_the_page_cache_is_what_is_read(direct):
     assert not is_direct(direct.fd)
     assert os.pread(direct.fd, len(data) + 1, 0) == data
     assert os.fstat(direct.fd).st_blocks * 512 <= (3 << 20) + 2 * BLOCK
+
+
+def test_what_is_reserved_reads_as_zeros_and_is_written_over(direct):
+    direct.reserve([(0, 1 << 20), (1 << 20, 1 << 20), (3 << 20, 4096)])
+    assert os.fstat(direct.fd).st_blocks * 512 >= (2 << 20) + 4096
+    direct.write(b"x" * 4096, 1 << 20)
+    direct.sync()
+    expected = bytearray(direct.size)
+    expected[1 << 20 : (1 << 20) + 4096] = b"x" * 4096
+    assert direct.read(0, direct.size) == expected
+
+
+def test_nothing_is_reserved_where_the_page_cache_is_written(file):
+    os.truncate(file, 1 << 20)
+    Target(file, 1 << 20, is_zero=True).reserve([(0, 1 << 20)])
+    assert os.fstat(file).st_blocks == 0
 
 
 def test_a_disks_end_inside_a_block_is_written_when_direct_writing_ends(direct):
