@@ -12,8 +12,9 @@ from pathlib import Path
 import host
 import pytest
 from forked_daemon import ForkedDaemon, forked_daemon
-from load import MIB, Image, Load
-from world import State, World, content
+from mixed_load.images import Image, make_images
+from mixed_load.load import Load, check_templates
+from mixed_load.world import World
 
 from mvirt_zfs_dbus.client import Client, Inventory
 
@@ -26,16 +27,7 @@ ALL_BYTES_EVERY = 20
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Image]:
-    chance, made = random.Random(SEED), []
-    for number, compression in enumerate(("zlib", "zstd")):
-        raw, qcow2 = tmp_path / f"{number}.raw", tmp_path / f"{number}.qcow2"
-        noise = chance.randbytes(MIB // 2)
-        raw.write_bytes(noise + bytes(MIB) + noise)
-        convert = ("qemu-img", "convert", "-c", "-O", "qcow2")
-        host.run(*convert, "-o", f"compression_type={compression}", raw, qcow2)
-        state = State(2 * MIB, content(raw))
-        made += [Image(raw, state), Image(qcow2, state)]
-    return made
+    return make_images(tmp_path, random.Random(SEED))
 
 
 @pytest.fixture
@@ -112,12 +104,3 @@ async def test_no_kill_loses_a_disk_or_leaves_half_of_one(
             f"{len(world.disks)} disks at the end; "
             "no orphan, no lost disk, no disk with wrong bytes"
         )
-
-
-async def check_templates(client: Client, world: World) -> None:
-    """Templates have no device: what a clone of each reads is held against what was put in."""
-    for name in world.idle("template"):
-        disk = world.disks[name]
-        clone = await (await client.manager.template(name)).clone(f"check-{name}")
-        assert State(clone.size_bytes, content(clone.device)) == disk.now, name
-        await clone.delete()

@@ -6,25 +6,19 @@ import asyncio
 import os
 import random
 from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-from world import EMPTY, Disk, State, World
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from mvirt_zfs_dbus.client import Client, ServiceUnreachable, Snapshot
 from mvirt_zfs_dbus.errors import DeviceBusy, HasClones, HasSnapshots, NotFound
 
-MIB = 1 << 20
+from .images import MIB, Image
+from .world import EMPTY, Disk, State, World, content
+
 CROWD = 8
 """Disks of a kind from which on some are deleted."""
 EXPECTED = (HasClones, HasSnapshots, NotFound, DeviceBusy)
 """What the service may refuse when others work on a disk's relations, or udev looks at it."""
-
-
-@dataclass(frozen=True)
-class Image:
-    file: Path
-    state: State
 
 
 class Load:
@@ -34,6 +28,8 @@ class Load:
         self._images = images
         self._chance = chance
         self._count = 0
+        self._anew: list[Callable[[Client], Awaitable[None]]] = [self._create, self.import_image]
+        """What makes disks of nothing."""
 
     async def run(self, client: Client, workers: int = 3) -> None:
         """Returns when the service has died."""
@@ -44,11 +40,16 @@ class Load:
     async def _work(self, client: Client) -> None:
         while True:
             try:
-                await self._something(client)
+                await self.step(client)
             except ServiceUnreachable:
                 return
-            except EXPECTED as error:
-                self.refused[type(error).__name__] += 1
+
+    async def step(self, client: Client) -> None:
+        """One operation; which one is left to chance."""
+        try:
+            await self._something(client)
+        except EXPECTED as error:
+            self.refused[type(error).__name__] += 1
 
     async def _something(self, client: Client) -> None:
         volumes, templates = self._world.idle("volume"), self._world.idle("template")
@@ -56,12 +57,11 @@ class Load:
         if crowded:
             await self._delete(client, self._chance.choice(crowded[0]))
             return
-        anew = [self._create, self.import_image]
         of_volume = [self._write, self._snapshot, self._rollback, self._grow, self._label]
         of_volume += [self._make_template, self._copy_template, self._delete]
         of_template = [self._clone, self._clone, self._label, self._delete]
         if not volumes or self._chance.random() < 0.3:
-            await self._chance.choice(anew)(client)
+            await self._chance.choice(self._anew)(client)
         elif templates and self._chance.random() < 0.3:
             await self._chance.choice(of_template)(client, self._chance.choice(templates))
         else:
@@ -161,3 +161,13 @@ def _write(device: str, data: bytes) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+async def check_templates(client: Client, world: World) -> None:
+    """What a clone of each template reads is held against what was put in; on ZFS a template has no
+    device of its own."""
+    for name in world.idle("template"):
+        disk = world.disks[name]
+        clone = await (await client.manager.template(name)).clone(f"check-{name}")
+        assert State(clone.size_bytes, content(clone.device)) == disk.now, name
+        await clone.delete()

@@ -1,0 +1,1 @@
+"""A mixed load on the service, and what must exist whatever becomes of the service meanwhile."""
