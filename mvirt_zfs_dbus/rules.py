@@ -40,6 +40,15 @@ COMPRESSIONS: Final = re.compile(
     r"|zstd-fast(-([1-9]|[1-9]0|100|500|1000))?"
 )
 """zfsprops(7), compression."""
+_USERINFO: Final = re.compile(r"^([^/?#]*://)[^/?#]*@")
+"""RFC 3986, sections 3.1 and 3.2.1: of any scheme, a misspelt one too."""
+_QUERY: Final = re.compile(r"^([^/?#]*://[^?#]*)[?#].*", re.DOTALL)
+_WRONG_USERINFO: Final = re.compile("://.*@", re.DOTALL)
+"""As somebody may write it whose password has a ``/``, ``?`` or ``#``."""
+_UNSHOWABLE: Final = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that terminals obey, that end lines, or that turn the order of others round (Unicode
+Technical Report 36, 2.5): with them a prompt could say what its caller likes."""
+
 IMAGE_FORMATS: Final = ("auto", "raw", "qcow2", "vmdk", "vhdx", "vdi", "vpc")
 """The image formats that can be asked for by name; ``auto`` lets the content decide."""
 
@@ -161,11 +170,16 @@ def is_url(source: str) -> bool:
 
 def source(value: str) -> str:
     """An absolute path, or an http or https URL."""
+    is_path = value.startswith("/")
+    shown = _shown(value if is_path else shown_source(_WRONG_USERINFO.sub("://", value)))
     if len(value.encode()) > MAX_SOURCE:
-        raise InvalidArgs(f"source {_shown(value)} is longer than {MAX_SOURCE} bytes")
-    if value.startswith("/"):
-        if "\0" in value:
-            raise InvalidArgs(f"source {_shown(value)} holds a NUL character, which no path has")
+        raise InvalidArgs(f"source {shown} is longer than {MAX_SOURCE} bytes")
+    if is_path:
+        if _UNSHOWABLE.search(value):
+            raise InvalidArgs(
+                f"source {shown} holds a control character, which no prompt can show; such a file"
+                " can be passed as a file descriptor"
+            )
         return value
     try:
         url = urlsplit(value)
@@ -174,9 +188,15 @@ def source(value: str) -> str:
         valid = False
     if not valid or not value.isprintable() or " " in value:
         raise InvalidArgs(
-            f"source {_shown(value)} is neither an absolute path nor an http:// or https:// URL"
+            f"source {shown} is neither an absolute path nor an http:// or https:// URL"
         )
     return value
+
+
+def shown_source(value: str) -> str:
+    """A source as everybody may see it: a URL without what may be a secret in it, which is the
+    user and password, and the query, where signed URLs have their signature."""
+    return _QUERY.sub(r"\1", _USERINFO.sub(r"\1", value))
 
 
 def _shown(value: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from .. import rules
 from ..bus.interface import Call
-from ..core import sources
 
 
 def of_new(call: Call) -> dict[str, str]:
@@ -28,4 +27,4 @@ def of_rename(call: Call) -> dict[str, str]:
 
 def of_source(source: str) -> dict[str, str]:
     """Where an import reads, without the secrets that a URL may hold."""
-    return {"source": sources.shown(rules.source(source))}
+    return {"source": rules.shown_source(rules.source(source))}

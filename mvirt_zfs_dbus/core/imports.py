@@ -220,7 +220,7 @@ class _Order:
             block_size=block,
             thin=options.thin,
             labels=rules.labels(options.labels),
-            source=sources.shown(source),
+            source=rules.shown_source(source),
             checksum=str(checksum or ""),
             created_at=now(),
         )

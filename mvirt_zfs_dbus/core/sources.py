@@ -14,7 +14,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import re
 import stat
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -54,9 +53,6 @@ _KERNELS_OWN: Final = {
     0xF97CFF8C: "selinuxfs",
 }
 """linux/magic.h: file systems whose files are the kernel's state, and never an image."""
-_USERINFO: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/?#]*@", re.IGNORECASE)
-"""RFC 3986, sections 3.1 and 3.2.1: of any scheme, a misspelt one too."""
-_QUERY: Final = re.compile(r"^([a-z][a-z0-9+.-]*://[^?#]*)[?#].*", re.IGNORECASE | re.DOTALL)
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -95,12 +91,6 @@ def check_url(url: str, hosts: HostRules) -> None:
     The downloader decides about addresses, when it knows them, and about redirects.
     """
     hosts.check(urlsplit(url).hostname or "")
-
-
-def shown(source: str) -> str:
-    """A source as everybody may see it: a URL without what may be a secret in it, which is the
-    user and password, and the query, where signed URLs have their signature."""
-    return _QUERY.sub(r"\1", _USERINFO.sub(r"\1", source))
 
 
 async def _in_time(call: Callable[[], T], undo: Callable[[T], None], what: str) -> T:

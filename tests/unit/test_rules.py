@@ -299,9 +299,57 @@ def test_anything_else_is_no_source(value: str) -> None:
         rules.source(value)
 
 
-def test_a_path_with_a_nul_is_refused() -> None:
-    with pytest.raises(InvalidArgs, match="NUL"):
-        rules.source("/a\0b")
+@pytest.mark.parametrize("character", "\0\n\x1b\x7f\x9b\u2028\u202e\u2066")
+def test_a_path_that_would_change_what_a_prompt_or_a_terminal_shows_is_refused(
+    character: str,
+) -> None:
+    with pytest.raises(InvalidArgs, match="control character") as refused:
+        rules.source(f"/images/a{character}b")
+    assert refused.value.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "path", ["/images/\u3000", "/images/ä", "/images/a\u200cb", "/images/👩\u200d💻"]
+)
+def test_a_path_in_any_language_is_a_source(path: str) -> None:
+    assert rules.source(path) == path
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/var/lib/a@b", "/var/lib/a@b"),
+        ("/var/lib/what?#", "/var/lib/what?#"),
+        ("https://example.org/a?x@y", "https://example.org/a"),
+        ("https://example.org/a?X-Signature=secret\n#x", "https://example.org/a"),
+        ("htps://user:secret@example.org/a", "htps://example.org/a"),
+        ("https://user:secret@example.org/a", "https://example.org/a"),
+        ("http://a@b@example.org/a", "http://example.org/a"),
+        ("HTTPS://user:secret@example.org", "HTTPS://example.org"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret_in_it(source: str, shown: str) -> None:
+    assert rules.shown_source(source) == shown
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "htps://user:secret@host/a",
+        "http://user:secret@host:99999/",
+        " http://user:secret@host/",
+        "http://user:my/secret@host/",
+        "http://user:my?secret@host/",
+        "http://user:my#secret@host/",
+        "http://host/a b?signature=secret",
+        "http://user:secret@host/".ljust(rules.MAX_SOURCE + 1, "a"),
+    ],
+)
+def test_a_url_that_is_refused_is_told_without_its_secrets(value: str) -> None:
+    with pytest.raises(InvalidArgs) as refused:
+        rules.source(value)
+    assert "secret" not in refused.value.message
+    assert "host" in refused.value.message
 
 
 @pytest.mark.parametrize("start", ["/", "https://host/"])

@@ -114,20 +114,3 @@ async def test_a_descriptor_that_cannot_be_read_is_refused(images: Path) -> None
         await sources.check_fd(folder)
     for fd in (reader, writer, folder):
         os.close(fd)
-
-
-@pytest.mark.parametrize(
-    ("source", "shown"),
-    [
-        ("/var/lib/a@b", "/var/lib/a@b"),
-        ("/var/lib/what?#", "/var/lib/what?#"),
-        ("https://example.org/a?x@y", "https://example.org/a"),
-        ("https://example.org/a?X-Signature=secret\n#x", "https://example.org/a"),
-        ("htps://user:secret@example.org/a", "htps://example.org/a"),
-        ("https://user:secret@example.org/a", "https://example.org/a"),
-        ("http://a@b@example.org/a", "http://example.org/a"),
-        ("HTTPS://user:secret@example.org", "HTTPS://example.org"),
-    ],
-)
-def test_a_url_is_shown_without_what_may_be_secret_in_it(source: str, shown: str) -> None:
-    assert sources.shown(source) == shown
