@@ -69,7 +69,7 @@ class AuditLog:
                     "MVIRT_OBJECT": call.path,
                     "MVIRT_OPERATION": operation,
                     "MVIRT_OUTCOME": outcome,
-                    **{f"MVIRT_{key.upper()}": value for key, value in details.items()},
+                    **{_field(key): value for key, value in details.items()},
                 }
             },
         )
@@ -84,6 +84,12 @@ class AuditLog:
             _log.info("%d more refused calls by uid %d", refusals.unrecorded, uid)
             refusals.unrecorded = 0
         return True
+
+
+def _field(key: str) -> str:
+    """journald drops a field whose name has anything but capitals, digits and underscores
+    (systemd.journal-fields(7))."""
+    return f"MVIRT_{key.upper().replace('-', '_')}"
 
 
 def _cut(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -237,3 +238,22 @@ async def test_of_a_flood_of_refused_calls_the_log_has_some_and_their_number(
         now += 2
         log.write(call, {}, errors.AccessDenied("no"))
     assert caplog.messages[-2] == f"{500 - REFUSALS} more refused calls by uid 1000"
+
+
+def test_the_journal_takes_each_field_of_a_record(caplog: pytest.LogCaptureFixture) -> None:
+    call = Call(":1.5", 1000, False, ROOT, HOUSE, "Rename")
+    with caplog.at_level(logging.INFO, "mvirt_zfs_dbus.audit"):
+        AuditLog().write(call, {"name": "ci-1", "new-name": "web"}, None)
+    fields = vars(caplog.records[-1])["fields"]
+    assert fields["MVIRT_NEW_NAME"] == "web"
+    assert all(re.fullmatch("[A-Z][A-Z0-9_]{0,63}", name) for name in fields)
+
+
+def test_no_text_of_a_caller_begins_another_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    call = Call(":1.5", 1000, False, ROOT, HOUSE, "Import")
+    forged = "x\nINFO: Delete by uid 0: ok\x1b[2K\u2028"
+    with caplog.at_level(logging.INFO, "mvirt_zfs_dbus.audit"):
+        AuditLog().write(call, {"source": forged}, errors.AccessDenied(forged))
+    assert caplog.messages[-1].isprintable()
