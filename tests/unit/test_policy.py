@@ -14,7 +14,7 @@ import pytest
 from mvirt_zfs_dbus.names import Action
 
 POLKIT = Path(__file__).parents[2] / "polkit"
-DETAILS = {"name", "id", "pool", "source", "size"}
+DETAILS = {"name", "new-name", "id", "pool", "source", "size"}
 
 ASK = ("auth_admin", "auth_admin", "auth_admin_keep")
 ASK_EACH_TIME = ("auth_admin", "auth_admin", "auth_admin")
@@ -66,7 +66,7 @@ def test_a_prompt_names_the_object_with_details_every_check_has(action: Action) 
 def test_the_example_rules_use_actions_and_details_that_exist() -> None:
     rules = (POLKIT / "50-mvirt-zfs.rules.example").read_text()
     assert set(re.findall(r'"(org\.mvirt\.zfs1\.[a-z-]+)"', rules)) <= set(Action)
-    assert set(re.findall(r'action\.lookup\("(\w+)"\)', rules)) <= DETAILS
+    assert set(re.findall(r'action\.lookup\("([\w-]+)"\)', rules)) <= DETAILS
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs a JavaScript interpreter: nodejs")
@@ -78,6 +78,9 @@ def test_the_example_rules_use_actions_and_details_that_exist() -> None:
         (Action.DELETE, {"name": "web"}, "ann", ["vmadmins"], None),
         (Action.DELETE, {"name": "ci-web"}, "ci", [], "yes"),
         (Action.DELETE, {"name": "web"}, "ci", [], None),
+        (Action.MODIFY, {"name": "ci-web"}, "ci", [], "yes"),
+        (Action.MODIFY, {"name": "ci-web", "new-name": "ci-db"}, "ci", [], "yes"),
+        (Action.MODIFY, {"name": "ci-web", "new-name": "db"}, "ci", [], None),
         (Action.ROLLBACK, {"name": "ci-1", "source": "ci-web"}, "ci", [], "yes"),
         (Action.ROLLBACK, {"name": "ci-1", "source": "web"}, "ci", [], None),
         (Action.SNAPSHOT, {"name": "ci-1", "source": "web"}, "ci", [], None),
