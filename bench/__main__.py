@@ -7,12 +7,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from . import host, imports
+from . import host, imports, scale
 from .report import Report, put_into
 
 BENCHMARKS: Mapping[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "imports": lambda given: imports.run(
         imports.Options(given.size << 20, given.rounds, given.directory, given.images, given.only)
+    ),
+    "scale": lambda given: scale.run(
+        scale.Options(given.volumes, given.rounds, given.rest, given.directory)
     ),
 }
 """What ``make bench`` runs, in this order."""
@@ -49,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", type=Path, help="where images are kept; build/bench/images if not given"
     )
+    parser.add_argument("--volumes", type=int, default=5000, help="of the largest; %(default)s")
+    parser.add_argument("--rest", type=float, default=60, metavar="SECONDS", help="%(default)s")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
     parser.add_argument(
         "--results", type=Path, default=_RESULTS, metavar="FOLDER", help="%(default)s"

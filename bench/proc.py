@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -19,6 +20,19 @@ def cpu(top: int) -> tuple[float, float]:
             user += int(fields[_USER]) + int(fields[_DEAD_USER])
             system += int(fields[_SYSTEM]) + int(fields[_DEAD_SYSTEM])
     return user / _TICK, system / _TICK
+
+
+def on_cpu(pid: int) -> float:
+    """CPU seconds of a process's threads that live, to the nanosecond; time spent waiting
+    for a processor is not in it (Documentation/scheduler/sched-stats)."""
+    return sum(int(text.split()[0]) for text in _tasks(pid, "schedstat")) / 1e9
+
+
+def wakeups(top: int) -> int:
+    """How often threads of a process and its descendants have gone to sleep until something
+    happened."""
+    texts = (text for pid in processes(top) for text in _tasks(pid, "status"))
+    return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in texts)
 
 
 def resident(pid: int) -> int:
@@ -58,6 +72,13 @@ def processes(top: int) -> Iterator[int]:
         pid = waiting.pop()
         yield pid
         waiting += children.get(pid, [])
+
+
+def _tasks(pid: int, file: str) -> Iterator[str]:
+    """A file of each thread of a process, as far as they are still there."""
+    for path in Path(f"/proc/{pid}/task").glob(f"*/{file}"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield path.read_text()
 
 
 def _stat(pid: int) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,14 +25,16 @@ class Service:
     pid: int
     disks: Path
     client: Client
+    ready: float
+    """Seconds from its process's start until it had its name and every object was on the bus."""
 
 
 @asynccontextmanager
 async def running(folder: Path, *arguments: str) -> AsyncIterator[Service]:
-    """The service in ``folder``, until the block is left."""
+    """The service in ``folder``, until the block is left; what is in ``folder/disks`` is its."""
     address = f"unix:path={folder}/bus"
     disks = folder / "disks"
-    disks.mkdir()
+    disks.mkdir(exist_ok=True)
     bus = ("dbus-daemon", "--session", "--nofork", "--print-address=1", f"--address={address}")
     program = (sys.executable, "-m", "mvirt_zfs_dbus", "--directory", str(disks), "--bus", address)
     state = ("--state-directory", str(folder / "state"), "--log-level", "warning")
@@ -41,11 +44,13 @@ async def running(folder: Path, *arguments: str) -> AsyncIterator[Service]:
             await dbus_daemon.stdout.readline()  # its address: it listens
         with _notify_socket(folder / "notify") as ready:
             environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}
+            began = time.perf_counter()
             async with _process(*program, *state, *arguments, env=environment) as service:
                 async with asyncio.timeout(_PATIENCE):
                     await _until_ready(ready)
+                taken = time.perf_counter() - began
                 async with Client.connect(address, interactive=False) as client:
-                    yield Service(address, service.pid, disks, client)
+                    yield Service(address, service.pid, disks, client, taken)
 
 
 @asynccontextmanager
