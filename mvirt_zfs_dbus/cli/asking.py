@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import Cancelled, InvalidArgs
+from .render import one_line
 
 
 def confirm(question: str, arguments: argparse.Namespace) -> None:
@@ -28,7 +29,7 @@ def somebody_is_there() -> bool:
 def says_yes(question: str) -> bool:
     """Whether the answer is y or yes. Ctrl-C is KeyboardInterrupt."""
     with _ctrl_c_interrupts():
-        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        print(f"{one_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

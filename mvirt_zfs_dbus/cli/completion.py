@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Final
 
+from .. import rules
 from ..client import Client, Inventory
 from ..errors import Error
-from ..rules import IMAGE_FORMATS
 from ..units import format_size
 
 COMPLETE: Final = "__complete"
@@ -120,7 +120,7 @@ def _values(action: argparse.Action, given: Mapping[str, str]) -> list[Candidate
     if action.choices:
         return [(str(choice), "") for choice in action.choices]
     if action.dest == "format":
-        return [(name, "") for name in IMAGE_FORMATS]
+        return [(name, "") for name in rules.IMAGE_FORMATS]
     if action.dest == "source":
         return [(_FILES, "")]
     if action.dest == "bus":
@@ -135,9 +135,17 @@ async def _live(reader: Reader, given: Mapping[str, str]) -> list[Candidate]:
     bus = given.get("bus") or os.environ.get("MVIRT_ZFS_BUS") or "system"
     try:
         async with asyncio.timeout(_PATIENCE), Client.connect(bus) as client:
-            return await reader(client, given)
+            return [found for found in await reader(client, given) if _is_name(found[0])]
     except (Error, TimeoutError):
         return []
+
+
+def _is_name(word: str) -> bool:
+    """What somebody else wrote into the pool as a name may be a command to the shell."""
+    try:
+        return rules.name(word) == word
+    except Error:
+        return False
 
 
 async def _volumes(client: Client, _: Mapping[str, str]) -> list[Candidate]:

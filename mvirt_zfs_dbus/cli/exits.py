@@ -7,6 +7,7 @@ from typing import Final
 
 from .. import errors
 from ..client import ServiceUnreachable
+from .render import one_line
 
 SUCCESS: Final = 0
 FAILED: Final = 1
@@ -85,7 +86,7 @@ def exit_code(error: errors.Error) -> int:
 def error_line(error: errors.Error) -> str:
     """One line: the message, and the error's name without what all of them begin with."""
     name = "Failed" if type(error) is errors.Error else type(error).__name__
-    message = " ".join(error.message.split()) or "it failed"
+    message = one_line(" ".join(error.message.split())) or "it failed"
     return f"mvirt-zfsctl: {message} ({name})"
 
 

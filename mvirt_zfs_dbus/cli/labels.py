@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from ..client import Template, Volume
 from ..errors import NotFound
 from .context import Context, label
+from .render import one_line
 
 
 def add_label_changes(parser: ArgumentParser) -> None:
@@ -40,5 +41,5 @@ async def change_labels(context: Context, disk: Volume | Template, arguments: Na
     if labels != disk.labels:
         await disk.set_labels(labels)
         await disk.refresh()
-    shown = "\n".join(f"{key}={value}" for key, value in sorted(disk.labels.items()))
+    shown = "\n".join(one_line(f"{key}={value}") for key, value in sorted(disk.labels.items()))
     context.output.object(disk, shown or f"{disk.name} has no labels")

@@ -24,7 +24,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | No
     A lower-case name is printed in capitals like the others. Where the table is wider than
     ``width``, a last column Id is left out, since names do as well, and long texts are shortened.
     """
-    cells = [[column.upper() for column in columns], *map(list, rows)]
+    cells = [[column.upper() for column in columns], *(list(map(one_line, row)) for row in rows)]
     if width is not None and columns[-1] == "Id" and _total(_widths(cells)) > width:
         columns, cells = columns[:-1], [row[:-1] for row in cells]
     texts = [index for index, column in enumerate(columns) if not column.islower()]
@@ -64,11 +64,19 @@ def _shortened(text: str, width: int) -> str:
 def fields(values: Mapping[str, str]) -> str:
     """One ``name: value`` a line, values aligned; those without a value are left out."""
     width = max((len(name) for name in values), default=0) + 1
-    return "\n".join(f"{name + ':':<{width}} {value}" for name, value in values.items() if value)
+    return "\n".join(
+        f"{name + ':':<{width}} {one_line(value)}" for name, value in values.items() if value
+    )
 
 
 def labels(values: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(values.items()))
+
+
+def one_line(text: str) -> str:
+    """A text that others wrote, as labels and what processes are called: what a terminal would
+    obey, or what would begin another line, is written as Python writes it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def plain(remote: RemoteObject) -> dict[str, object]:
@@ -91,10 +99,10 @@ class Output:
     def text(self, text: str) -> None:
         """A sentence for people; nothing of it in JSON."""
         if not self.as_json:
-            self._print(text)
+            self._print(_lines(text))
 
     def answer(self, value: Json, text: str) -> None:
-        self._print(json.dumps(value) if self.as_json else text)
+        self._print(json.dumps(value) if self.as_json else _lines(text))
 
     def object(self, one: RemoteObject, text: str) -> None:
         self.answer(plain(one), text)
@@ -114,3 +122,8 @@ class Output:
 
     def _print(self, text: str) -> None:
         print(text, file=self.stream or sys.stdout, flush=True)
+
+
+def _lines(text: str) -> str:
+    """Where its lines end is ours; what is in them may be others'."""
+    return "\n".join(map(one_line, text.split("\n")))

@@ -99,7 +99,7 @@ def _what(job: Job) -> str:
 
 
 def _tell(text: str) -> None:
-    print(f"mvirt-zfsctl: {text}", file=sys.stderr)
+    print(f"mvirt-zfsctl: {render.one_line(text)}", file=sys.stderr)
 
 
 async def list_all(context: Context, arguments: Namespace) -> None:

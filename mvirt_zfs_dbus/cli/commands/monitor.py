@@ -56,7 +56,7 @@ def _line(event: Event, inventory: Inventory) -> str:
     if isinstance(event.object, Job):
         words.append(_job_text(event.object))
     words += [f"{name}={_shown(name, value, inventory)}" for name, value in _news(event)]
-    return "  ".join(words)
+    return render.one_line("  ".join(words))
 
 
 def _name(found: RemoteObject, inventory: Inventory) -> str:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -79,3 +81,20 @@ def test_every_argument_with_live_names_exists() -> None:
 
     walk(main.parser())
     assert set(completion._LIVE) | {"source", "bus", "host", "format"} <= found
+
+
+def test_a_name_that_would_mean_something_to_the_shell_is_not_offered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a double of the client. The service gives no such name, but takes what a pool has."""
+
+    @asynccontextmanager
+    async def connect(bus: str) -> AsyncIterator[None]:
+        yield
+
+    async def names(_client: object, _given: object) -> list[tuple[str, str]]:
+        return [("web-1", ""), ("$(reboot)", ""), ("a;b", ""), ("a\n:files", ""), ("-rf", "")]
+
+    monkeypatch.setattr(completion.Client, "connect", connect)
+    monkeypatch.setitem(completion._LIVE, "volume", names)
+    assert offered("volume", "show", "") == ["web-1"]

@@ -52,6 +52,11 @@ def test_an_error_is_one_line_with_its_name_at_the_end() -> None:
     )
 
 
+def test_an_error_has_nothing_a_terminal_obeys() -> None:
+    line = exits.error_line(errors.DeviceBusy("held by \x1b[2Jevil\x07 (pid 7)"))
+    assert line == r"mvirt-zfsctl: held by \x1b[2Jevil\x07 (pid 7) (DeviceBusy)"
+
+
 def test_an_error_without_a_name_of_its_own_is_called_failed() -> None:
     assert exits.error_line(errors.Error("disk on fire")) == "mvirt-zfsctl: disk on fire (Failed)"
 

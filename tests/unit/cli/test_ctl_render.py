@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import cast
 
 from hypothesis import given
@@ -87,3 +88,33 @@ def test_text_has_no_json() -> None:
     stream = io.StringIO()
     render.Output(stream=stream).object(Volume(UNCONNECTED, "/p", {}), "made it")
     assert stream.getvalue() == "made it\n"
+
+
+HOSTILE = "a\x1b]0;owned\x07b\nName: other\x9b2J\u202e"
+"""What a label may hold: it sets a terminal's title, begins a line, clears the screen."""
+
+
+def test_what_others_wrote_neither_reaches_the_terminal_nor_begins_a_line() -> None:
+    texts = (
+        render.table(("Name", "size"), [(HOSTILE, "1")]).splitlines()[1],
+        render.fields({"Labels": render.labels({HOSTILE: HOSTILE})}),
+        _printed(lambda output: output.text(HOSTILE.replace("\n", " "))),
+        _printed(lambda output: output.answer({}, HOSTILE.replace("\n", " "))),
+    )
+    for text in texts:
+        assert text.isprintable()
+        assert "\\x1b]0;owned" in text
+
+
+def _printed(say: Callable[[render.Output], None]) -> str:
+    stream = io.StringIO()
+    say(render.Output(stream=stream))
+    return stream.getvalue().removesuffix("\n")
+
+
+def test_json_has_nothing_a_terminal_obeys() -> None:
+    stream = io.StringIO()
+    render.Output(as_json=True, stream=stream).answer({"Labels": HOSTILE}, "")
+    text = stream.getvalue().removesuffix("\n")
+    assert text.isprintable()
+    assert json.loads(text) == {"Labels": HOSTILE}
