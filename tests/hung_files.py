@@ -56,6 +56,10 @@ class HungFiles:
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
+    def become(self, content: bytes) -> None:
+        """The file is another one from now on, for who has it open as well."""
+        self._content = content
+
     def go_on(self) -> None:
         """Everybody who waits gets the answer after all."""
         self.hung = set()

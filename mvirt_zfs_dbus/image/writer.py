@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Final
 
-from ..errors import Error, NoSpace
+from ..errors import Error, NoSpace, PoolUnavailable
 from .buffer import ALIGNMENT, Buffer, data_runs, runs
 from .room import Room
 
@@ -250,6 +250,9 @@ class Gather:
 
 def failed(error: OSError) -> Error:
     """What a client is told when the disk could not be written."""
+    why = os.strerror(error.errno or 0)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace("the pool has no space left for the disk")
-    return Error(f"writing the disk failed: {os.strerror(error.errno or 0)}")
+    if error.errno in (errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO):
+        return PoolUnavailable(f"the pool does not take the disk: {why}")
+    return Error(f"writing the disk failed: {why}")

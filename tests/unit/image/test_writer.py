@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvirt_zfs_dbus.errors import Error, NoSpace
+from mvirt_zfs_dbus.errors import Error, NoSpace, PoolUnavailable
 from mvirt_zfs_dbus.image import room, writer
 from mvirt_zfs_dbus.image.buffer import BLOCK, SHORTEST_HOLE, Buffer, data_runs, runs
 from mvirt_zfs_dbus.image.writer import Target
@@ -211,10 +211,10 @@ def test_a_full_disk_is_no_space():
             target.write(b"x", 0)
 
 
-def test_a_broken_disk_is_named_by_its_error():
+def test_a_broken_disk_is_a_pool_that_is_unavailable_and_named_by_its_error():
     error = writer.failed(OSError(errno.EIO, "x"))
-    assert type(error) is Error
-    assert str(error) == "writing the disk failed: Input/output error"
+    assert type(error) is PoolUnavailable
+    assert str(error) == "the pool does not take the disk: Input/output error"
 
 
 def test_a_target_that_cannot_sync_is_an_error():
