@@ -1,3 +1,3 @@
 """With this folder on PYTHONPATH, dbus-fast is not installed."""
 
-raise ImportError("dbus-fast is hidden by tests/without_dbus_fast")
+raise ModuleNotFoundError("dbus-fast is hidden by tests/without_dbus_fast")
