@@ -19,18 +19,14 @@ MAX_THREADS: Final = 32
 
 def close(fd: int) -> None:
     """Close a descriptor, now or soon. One that is closed already is no error."""
-    if _never_waits(fd):
+    try:  # its file system is not asked: that may wait as well
+        opened = str(Path(f"/proc/self/fd/{fd}").readlink())
+    except FileNotFoundError:
+        return  # before a thread got to it, the number might be another's
+    if opened.startswith("pipe:"):  # which never waits
         _close(fd)
     else:
         _closer.close(fd)
-
-
-def _never_waits(fd: int) -> bool:
-    """Whether it is a pipe. Its file system is not asked: that may wait as well."""
-    try:
-        return str(Path(f"/proc/self/fd/{fd}").readlink()).startswith("pipe:")
-    except OSError:
-        return False
 
 
 def _close(fd: int) -> None:

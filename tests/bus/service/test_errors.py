@@ -293,6 +293,7 @@ async def test_a_fault_under_the_service_is_failed_and_says_what(
     client: Client, directory: Path, image: Path
 ) -> None:
     shutil.rmtree(directory / ".state")
+    (directory / ".state").write_text("in the way")
     await refused(client.import_path("web", image), ErrorName.FAILED, "record")
 
 
