@@ -12,4 +12,4 @@ bench: install-bench ## imports against qemu-img, cp, dd and curl; BENCH='import
 	@$(PYTHON) -m bench $(BENCH)
 
 bench-machine: install-machine ## what is measured on real ZFS, in the test machine
-	@$(PYTHON) -m bench.machine
+	@$(PYTHON) -m bench.machine $(BENCH)

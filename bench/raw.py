@@ -61,6 +61,9 @@ class RawClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def listen(self, rule: str) -> None:

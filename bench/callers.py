@@ -1,0 +1,150 @@
+"""Who does what to volumes: a client of the service, and zfs(8)."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from typing import Any, Final, Protocol
+
+from mvirt_zfs_dbus.bus.library import Variant, bus_address
+from mvirt_zfs_dbus.names import ROOT, Interface, snapshot_path, template_path, volume_path
+
+from .raw import RawClient
+
+_SIZE: Final = 64 << 20
+_PATIENCE: Final = 60
+"""Seconds for udev to make a device's link."""
+
+
+class Caller(Protocol):
+    """Each method answers the seconds it took. A volume's id is its name; it has one snapshot."""
+
+    def create(self, volume: str) -> float: ...
+    def snapshot(self, volume: str) -> float: ...
+    def resize(self, volume: str) -> float: ...
+    def clone(self, volume: str, template: str) -> float: ...
+    def delete(self, volume: str) -> float: ...
+    def delete_snapshot(self, volume: str) -> float: ...
+    def make_template(self, volume: str, template: str) -> None:
+        """Make what volumes are cloned from of a volume with a snapshot."""
+
+    def close(self) -> None: ...
+
+
+class Service:
+    """A client that is connected already: a call from its first byte to its reply's last."""
+
+    def __init__(self) -> None:
+        self._client = RawClient(bus_address("system"))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def create(self, volume: str) -> float:
+        name = _name(volume)
+        return self._call(ROOT, Interface.MANAGER, "CreateVolume", "st", name, _SIZE, id=volume)
+
+    def snapshot(self, volume: str) -> float:
+        return self.snapshot_named(volume, "one")
+
+    def snapshot_named(self, volume: str, name: str) -> float:
+        path, object_id = volume_path(volume), _snapshot(volume, name)
+        return self._call(path, Interface.VOLUME, "CreateSnapshot", "s", name, id=object_id)
+
+    def resize(self, volume: str) -> float:
+        return self._call(volume_path(volume), Interface.VOLUME, "Resize", "t", _SIZE * 2)
+
+    def clone(self, volume: str, template: str) -> float:
+        path = template_path(template)
+        return self._call(path, Interface.TEMPLATE, "Clone", "s", _name(volume), id=volume)
+
+    def delete(self, volume: str) -> float:
+        return self._call(volume_path(volume), Interface.VOLUME, "Delete", "")
+
+    def delete_snapshot(self, volume: str) -> float:
+        path = snapshot_path(_snapshot(volume, "one"))
+        return self._call(path, Interface.SNAPSHOT, "Delete", "")
+
+    def make_template(self, volume: str, template: str) -> None:
+        path, name = snapshot_path(_snapshot(volume, "one")), _name(template)
+        self._call(path, Interface.SNAPSHOT, "CreateTemplate", "s", name, id=template)
+
+    def list_all(self) -> float:
+        manager = "org.freedesktop.DBus.ObjectManager"
+        return self._client.call("GetManagedObjects", path=ROOT, interface=manager).seconds
+
+    def _call(
+        self, path: str, interface: str, member: str, signature: str, *body: Any, **options: str
+    ) -> float:
+        chosen = {name: Variant("s", value) for name, value in options.items()}
+        return self._client.call(
+            member, f"{signature}a{{sv}}", *body, chosen, path=path, interface=str(interface)
+        ).seconds
+
+
+class Zfs:
+    """zfs(8), from the process's start to its end, on datasets that are nobody's volumes."""
+
+    def __init__(self, pool: str, *, with_device: bool) -> None:
+        """``with_device``: what makes a volume ends when its device is there; ``zfs`` does not
+        wait for udev, the service does."""
+        self._pool = pool
+        self._with_device = with_device
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def create(self, volume: str) -> float:
+        command = ("zfs", "create", "-s", "-b", "16k", "-V", str(_SIZE), self._dataset(volume))
+        return self._made(volume, *command)
+
+    def snapshot(self, volume: str) -> float:
+        return seconds_of("zfs", "snapshot", f"{self._dataset(volume)}@one")
+
+    def resize(self, volume: str) -> float:
+        return seconds_of("zfs", "set", f"volsize={_SIZE * 2}", self._dataset(volume))
+
+    def clone(self, volume: str, template: str) -> float:
+        origin = f"{self._dataset(template)}@one"
+        return self._made(volume, "zfs", "clone", origin, self._dataset(volume))
+
+    def delete(self, volume: str) -> float:
+        return seconds_of("zfs", "destroy", self._dataset(volume))
+
+    def delete_snapshot(self, volume: str) -> float:
+        return seconds_of("zfs", "destroy", f"{self._dataset(volume)}@one")
+
+    def make_template(self, volume: str, template: str) -> None:
+        seconds_of("zfs", "clone", f"{self._dataset(volume)}@one", self._dataset(template))
+        self.snapshot(template)
+
+    def _made(self, volume: str, *command: str) -> float:
+        taken = seconds_of(*command)
+        if self._with_device:
+            device = f"/dev/zvol/{self._dataset(volume)}"
+            taken += seconds_of("udevadm", "wait", f"--timeout={_PATIENCE}", device)
+        return taken
+
+    def _dataset(self, volume: str) -> str:
+        return f"{self._pool}/bench-{volume}"
+
+
+def seconds_of(*command: str) -> float:
+    """A command from its start to its end, with as little as can be beside it."""
+    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    began = time.perf_counter()
+    pid = os.posix_spawnp(command[0], list(command), os.environ, file_actions=quiet)
+    _, status = os.waitpid(pid, 0)
+    taken = time.perf_counter() - began
+    if status:
+        raise SystemExit(f"{' '.join(command)}: {os.waitstatus_to_exitcode(status)}")
+    return taken
+
+
+def _name(volume: str) -> str:
+    return f"bench-{volume}"
+
+
+def _snapshot(volume: str, name: str) -> str:
+    return str(uuid.uuid5(uuid.UUID(volume), name))

@@ -1,0 +1,182 @@
+"""Operations and listings over D-Bus against zfs(8) on the same pool.
+
+Run as root where ZFS and the service are: ``python3 -m bench.operations POOL``; ``make
+bench-machine`` does so in the test machine, and makes tables of what this writes. The pool's
+datasets are destroyed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from . import proc
+from .callers import Caller, Service, Zfs, seconds_of
+
+OURS, THEIRS, WITH_DEVICE = "D-Bus", "zfs", "zfs, then its device"
+AT_ONCE: Final = 10
+_UNIT: Final = "mvirt-zfs-dbus.service"
+_LISTINGS: Final = 5
+
+Times = dict[str, dict[str, list[float]]]
+"""Operation → who did it → seconds of each round."""
+Work = Callable[[Caller, str], float]
+"""One operation by a caller on the volume of an id."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("pool")
+    parser.add_argument("--rounds", type=int, default=50, help="%(default)s")
+    parser.add_argument("--volumes", type=int, default=1000, help="to be listed; %(default)s")
+    parser.add_argument("--seconds", type=float, default=420, help="to make them; %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go too")
+    given = parser.parse_args()
+    contest = Contest(given.pool)
+    found: dict[str, Any] = {
+        "zfs": Path("/sys/module/zfs/version").read_text().strip(),
+        "kernel": os.uname().release,
+        "processors": os.cpu_count(),
+        "one": _told(contest.run(given.rounds, 1)),
+        "ten": _told(contest.run(max(given.rounds // AT_ONCE, 1), AT_ONCE)),
+    }
+    _empty(given.pool)
+    found["listing"] = _told(_listing(given.pool, given.volumes, given.seconds))
+    found["start"] = _told(_start())
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(found))
+
+
+def _told(found: Any) -> Any:
+    print(json.dumps(found), flush=True)
+    return found
+
+
+class Contest:
+    """Ours and theirs in turns on one pool; another one begins each round."""
+
+    def __init__(self, pool: str) -> None:
+        self._make: Mapping[str, Callable[[], Caller]] = {
+            OURS: Service,
+            THEIRS: partial(Zfs, pool, with_device=False),
+            WITH_DEVICE: partial(Zfs, pool, with_device=True),
+        }
+        self._template = {who: self._new_template(make()) for who, make in self._make.items()}
+
+    def run(self, rounds: int, at_once: int) -> Times:
+        """Seconds until the last of so many that began together was done."""
+        callers = {who: [make() for _ in range(at_once)] for who, make in self._make.items()}
+        found: Times = {}
+        with ThreadPoolExecutor(at_once) as threads:
+            for number in range(rounds):
+                for who in _turned(list(callers), number):
+                    turn = _Turn(threads, callers[who], self._template[who])
+                    for operation, seconds in turn.run().items():
+                        found.setdefault(operation, {}).setdefault(who, []).append(seconds)
+        for caller in (each for together in callers.values() for each in together):
+            caller.close()
+        return found
+
+    def _new_template(self, caller: Caller) -> str:
+        volume, template = str(uuid.uuid4()), str(uuid.uuid4())
+        caller.create(volume)
+        caller.snapshot(volume)
+        caller.make_template(volume, template)
+        caller.close()
+        return template
+
+
+class _Turn:
+    """Each caller makes a volume, and all that can be done with it, in step with the others."""
+
+    def __init__(self, threads: ThreadPoolExecutor, callers: list[Caller], template: str) -> None:
+        self._threads = threads
+        self._callers = callers
+        self._template = template
+
+    def run(self) -> dict[str, float]:
+        volumes = [str(uuid.uuid4()) for _ in self._callers]
+        clones = [str(uuid.uuid4()) for _ in self._callers]
+        found = {
+            "create": self._together(lambda caller, volume: caller.create(volume), volumes),
+            "snapshot": self._together(lambda caller, volume: caller.snapshot(volume), volumes),
+            "resize": self._together(lambda caller, volume: caller.resize(volume), volumes),
+            "clone": self._together(
+                lambda caller, volume: caller.clone(volume, self._template), clones
+            ),
+            "delete snapshot": self._together(
+                lambda caller, volume: caller.delete_snapshot(volume), volumes
+            ),
+            "delete": self._together(lambda caller, volume: caller.delete(volume), volumes),
+        }
+        self._together(lambda caller, volume: caller.delete(volume), clones)
+        return found
+
+    def _together(self, work: Work, volumes: list[str]) -> float:
+        """udev has to be done before: it looks at new devices, and what it looks at is busy."""
+        subprocess.run(["udevadm", "settle"], check=True)
+        if len(volumes) == 1:
+            return work(self._callers[0], volumes[0])
+        began = time.perf_counter()
+        list(self._threads.map(work, self._callers, volumes))
+        return time.perf_counter() - began
+
+
+def _empty(pool: str) -> None:
+    """Destroy what was made so far: the pool shall hold what is listed alone."""
+    subprocess.run(["udevadm", "settle"], check=True)
+    for kind in ("volume", "filesystem"):
+        command = ["zfs", "list", "-H", "-o", "name", "-t", kind, "-r", "-d", "1", pool]
+        listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        for name in listed.stdout.split():
+            if name != pool and not name.endswith("/.tmp"):
+                subprocess.run(["zfs", "destroy", "-R", name], check=False)
+
+
+def _listing(pool: str, volumes: int, seconds: float) -> dict[str, Any]:
+    """All that is in the pool, over D-Bus and by ``zfs list``, in turns. As many volumes with two
+    snapshots each as can be made in so many seconds."""
+    service, made, began = Service(), 0, time.perf_counter()
+    while made < volumes and time.perf_counter() - began < seconds:
+        volume = str(uuid.uuid4())
+        service.create(volume)
+        service.snapshot_named(volume, "one")
+        service.snapshot_named(volume, "two")
+        made += 1
+    making = time.perf_counter() - began
+    subprocess.run(["udevadm", "settle"], check=True)
+    found: dict[str, list[float]] = {OURS: [], THEIRS: []}
+    for _ in range(_LISTINGS):
+        found[OURS].append(service.list_all())
+        found[THEIRS].append(seconds_of("zfs", "list", "-t", "all", "-r", pool))
+    service.close()
+    return {"volumes": made, "snapshots": 2 * made, "making": making, "seconds": found}
+
+
+def _start() -> dict[str, float]:
+    """The service started with all that there is, until systemd has it running."""
+    subprocess.run(["systemctl", "stop", _UNIT], check=True)
+    taken = seconds_of("systemctl", "start", _UNIT)
+    command = ["systemctl", "show", "--value", "--property=MainPID", _UNIT]
+    shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    pid = int(shown.stdout)
+    return {"seconds": taken, "cpu": proc.on_cpu(pid), "memory": proc.resident(pid)}
+
+
+def _turned(names: list[str], by: int) -> list[str]:
+    first = by % len(names)
+    return [*names[first:], *names[:first]]
+
+
+if __name__ == "__main__":
+    main()
