@@ -32,7 +32,17 @@ Candidate = tuple[str, str]
 
 def add(parsers: Any) -> None:
     help = "print the completion script of a shell"
-    parser = parsers.add_parser("completion", help=help, description=help, allow_abbrev=False)
+    parser = parsers.add_parser(
+        "completion",
+        help=help,
+        description=help,
+        epilog="examples:\n"
+        "  source <(mvirt-zfsctl completion bash)\n"
+        "  mvirt-zfsctl completion fish | source",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(examples=("completion bash", "completion fish"))
     parser.add_argument("shell", choices=SHELLS, help="source it, or install it for everybody")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ctl_commands import COMMANDS
 
 from mvirt_zfs_dbus import config, rules
 from mvirt_zfs_dbus.cli import exits, main
@@ -61,16 +60,6 @@ def test_man_formats_a_page_without_a_warning(page: Path) -> None:
 # The client
 
 
-def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from leaves(below)
-            return
-    yield parser
-
-
-COMMANDS = {leaf.prog.partition(" ")[2]: leaf for leaf in leaves(main.parser())}
 GLOBAL = {name for action in main.parser()._actions for name in action.option_strings}
 
 
