@@ -306,8 +306,9 @@ class Machine(RuleBasedStateMachine):
         for template in list(self.model.visible(self.model.templates)):
             options = {"defer": Variant("b", True)}
             assert not self.call(names.template_path(template), "Delete", "a{sv}", options)[1]
-        assert self.files() == set()
-        assert "Traceback" not in self.world.service.log.read_text()
+        log = self.world.service.log.read_text()
+        assert self.files() == set(), log
+        assert "Traceback" not in log
 
     def files(self) -> set[str]:
         return {file.name for file in self.world.directory.iterdir() if file.name[0] != "."}
