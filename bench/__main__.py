@@ -7,12 +7,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from . import host, imports, scale
+from . import host, imports, scale, together
 from .report import Report, put_into
 
 BENCHMARKS: Mapping[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "imports": lambda given: imports.run(
         imports.Options(given.size << 20, given.rounds, given.directory, given.images, given.only)
+    ),
+    "together": lambda given: together.run(
+        together.Options((given.size << 20) // 8, given.rounds, given.directory, given.images)
     ),
     "scale": lambda given: scale.run(
         scale.Options(given.volumes, given.rounds, given.rest, given.directory)
@@ -44,7 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=5, help="%(default)s")
     parser.add_argument(
-        "--size", type=int, default=2048, metavar="MIB", help="of the disk; %(default)s"
+        "--size",
+        type=int,
+        default=2048,
+        metavar="MIB",
+        help="of the disk; %(default)s (an eighth of it for imports side by side)",
     )
     parser.add_argument(
         "--directory", type=Path, help="where disks are written; build/bench if not given"
