@@ -105,7 +105,9 @@ async def _in_time(call: Callable[[], T], undo: Callable[[T], None], what: str) 
 
 def _check_fd(fd: int) -> None:
     mode = os.fstat(fd).st_mode
-    readable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    # Who may only find a file, and not read it, gets O_PATH.
+    readable = not flags & os.O_PATH and flags & os.O_ACCMODE != os.O_WRONLY
     known = any(test(mode) for test in (stat.S_ISREG, stat.S_ISBLK, stat.S_ISFIFO, stat.S_ISSOCK))
     if not (readable and known):
         raise InvalidArgs(

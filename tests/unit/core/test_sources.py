@@ -109,6 +109,10 @@ async def test_a_descriptor_that_cannot_be_read_is_refused(images: Path) -> None
         for fd in (writer, file.fileno()):
             with pytest.raises(InvalidArgs, match="file descriptor"):
                 await sources.check_fd(fd)
+    place = os.open(images / "out", os.O_PATH)
+    with pytest.raises(InvalidArgs, match="file descriptor"):
+        await sources.check_fd(place)
+    os.close(place)
     folder = os.open(images, os.O_RDONLY)
     with pytest.raises(InvalidArgs, match="file descriptor"):
         await sources.check_fd(folder)
