@@ -16,14 +16,14 @@ from . import channel, detect, foreign, protocol, qcow2, qcow2_header, raw, vhd
 from .base import ImageInfo, Outcome, Progress
 from .buffer import ALIGNMENT
 from .decompress import decompressor
-from .digest import Digest, FileDigest
+from .digest import Digest
 from .incoming import Incoming
 from .meter import Meter
 from .pool import Pool
 from .qcow2_settle import settle
 from .qcow2_stream import Arrival
 from .rest import Rest
-from .source import Seekable, Source, Stream, open_source
+from .source import InOrder, Seekable, Source, Stream, open_source
 from .writer import Target
 
 
@@ -118,8 +118,10 @@ def understand(
     source: Source, image_format: str, algorithm: str | None, pool: Pool, daemon: Daemon
 ) -> Image:
     """What the source is. UnsupportedImage, UnsafeImage, CorruptImage, Truncated."""
-    packing = detect.packing(image_format, source.head())
-    incoming = Incoming(source, packing)
+    # A checksum is of the bytes that are converted, so with one a file is read once.
+    once = InOrder(source) if algorithm and isinstance(source, Seekable) else source
+    packing = detect.packing(image_format, once.head())
+    incoming = Incoming(once, packing)
     head = incoming.head()
     found = detect.image_format(image_format, head, None if packing else source)
     at_any_place = source if isinstance(source, Seekable) and not packing else None
@@ -128,14 +130,18 @@ def understand(
             return RawFile(at_any_place, algorithm, pool, daemon)
         return RawStream(incoming, image_format, algorithm, pool, daemon)
     if found in foreign.FORMATS:
-        if at_any_place:
-            return foreign.open_file(at_any_place, found, algorithm, pool, daemon)
+        if at_any_place and not algorithm:
+            return foreign.open_file(at_any_place, found, pool, daemon)
         if found == detect.VPC and not head.startswith(vhd.COOKIE):
-            return RawStream(incoming, found, algorithm, pool, daemon)
+            info = foreign.FixedVhd(at_any_place, pool, daemon).info if at_any_place else None
+            return RawStream(incoming, found, algorithm, pool, daemon, info)
         return foreign.open_stream(incoming, found, algorithm, pool, daemon)
     header = qcow2_header.parse(head)
     if at_any_place:
-        return Qcow2File(at_any_place, header, algorithm, pool, daemon)
+        file = Qcow2File(at_any_place, header, pool, daemon)
+        if not algorithm:
+            return file
+        return Qcow2Stream(incoming, header, algorithm, pool, daemon, file.info.allocated)
     return Qcow2Stream(incoming, header, algorithm, pool, daemon)
 
 
@@ -167,20 +173,28 @@ class RawStream:
     """A raw disk, or a fixed VHD, which tells so at its end only."""
 
     def __init__(
-        self, source: Incoming, asked: str, algorithm: str | None, pool: Pool, daemon: Daemon
+        self,
+        source: Incoming,
+        asked: str,
+        algorithm: str | None,
+        pool: Pool,
+        daemon: Daemon,
+        info: ImageInfo | None = None,
     ) -> None:
+        """``info``: where more is known beforehand than the length."""
         self._source = source
         self._asked = asked
         self._algorithm = algorithm
         self._pool = pool
         self._daemon = daemon
-        self.info = ImageInfo(detect.RAW, source.length, None)
+        self.info = info or ImageInfo(detect.RAW, source.length, None)
 
     def write(self, target: Target) -> Outcome:
         target.begin_direct()
         digest = Digest(self._algorithm, self._pool)
-        meter = Meter(Phase.DOWNLOADING, self._source.stored_length or 0, self._daemon.report)
-        chunks = self._source.chunks(digest, meter)
+        source = self._source
+        meter = Meter(source.phase, source.stored_length or 0, self._daemon.report)
+        chunks = source.chunks(digest, meter)
         if self._asked != detect.RAW:
             chunks = vhd.disk_of_stream(chunks, required=self._asked == detect.VPC)
         size = raw.convert_stream(chunks, target, self._pool, self._daemon.grow)
@@ -196,11 +210,9 @@ class Qcow2File:
         self,
         source: Seekable,
         header: qcow2_header.Header,
-        algorithm: str | None,
         pool: Pool,
         daemon: Daemon,
     ) -> None:
-        self._algorithm = algorithm
         self._pool = pool
         self._daemon = daemon
         self._image = qcow2.read(source, header)
@@ -210,13 +222,12 @@ class Qcow2File:
         source, header = self._image.source, self._image.header
         _begin_direct(target, header)
         target.reserve(self._image.data())
-        digest = FileDigest(self._algorithm, source, self._pool)
         meter = Meter(Phase.CONVERTING, source.size, self._daemon.report)
         extents = self._image.tables.extents()
         qcow2.convert(source, header, extents, target, self._pool, meter)
         meter.finish()
         target.zero(header.size, target.size - header.size)
-        return Outcome(header.size, digest.value(self._daemon.report))
+        return Outcome(header.size, None)
 
 
 class Qcow2Stream:
@@ -229,14 +240,16 @@ class Qcow2Stream:
         algorithm: str | None,
         pool: Pool,
         daemon: Daemon,
+        allocated: int | None = None,
     ) -> None:
+        """``allocated``: bytes of the disk that hold data, where that is known beforehand."""
         decompressor(header.compression)
         self._source = source
         self._header = header
         self._algorithm = algorithm
         self._pool = pool
         self._daemon = daemon
-        self.info = ImageInfo(detect.QCOW2, header.size, None)
+        self.info = ImageInfo(detect.QCOW2, header.size, allocated)
 
     def write(self, target: Target) -> Outcome:
         header, pool = self._header, self._pool
@@ -244,8 +257,9 @@ class Qcow2Stream:
         digest = Digest(self._algorithm, pool)
         rest = Rest(self._daemon.open_memory(), self._daemon.open_spool, pool)
         arrival = Arrival(header, target, pool, rest)
-        meter = Meter(Phase.DOWNLOADING, self._source.stored_length or 0, self._daemon.report)
-        kept = arrival.receive(self._source.chunks(digest, meter))
+        source = self._source
+        meter = Meter(source.phase, source.stored_length or 0, self._daemon.report)
+        kept = arrival.receive(source.chunks(digest, meter))
         meter.finish()
         settle(arrival, kept, target, pool, self._daemon.report)
         target.zero(header.size, target.size - header.size)

@@ -13,7 +13,7 @@ from ..errors import CorruptImage, Truncated, UnsafeImage
 from ..model import Phase
 from . import detect, qemu_img, raw, vdi, vhd, vhdx, vmdk
 from .base import ImageInfo, Outcome, Progress
-from .digest import Digest, FileDigest
+from .digest import Digest
 from .incoming import Incoming
 from .meter import Meter
 from .pool import Pool
@@ -48,17 +48,12 @@ FORMATS: Final[Mapping[str, _Format]] = {
 
 
 def open_file(
-    source: Seekable, image_format: str, algorithm: str | None, pool: Pool, daemon: Daemon
+    source: Seekable, image_format: str, pool: Pool, daemon: Daemon
 ) -> FixedVhd | Foreign:
     """UnsafeImage, UnsupportedImage, CorruptImage, Truncated."""
     if image_format == detect.VPC and not source.head(len(vhd.COOKIE)).startswith(vhd.COOKIE):
-        return FixedVhd(source, algorithm, pool, daemon)
-
-    def digest() -> Callable[[], str | None]:
-        running = FileDigest(algorithm, source, pool)
-        return lambda: running.value(daemon.report)
-
-    return Foreign(source, image_format, digest, pool, daemon)
+        return FixedVhd(source, pool, daemon)
+    return Foreign(source, image_format, None, pool, daemon)
 
 
 def open_stream(
@@ -66,11 +61,11 @@ def open_stream(
 ) -> Foreign:
     """Spool the source, and open that. Errors as above."""
     digest = Digest(algorithm, pool)
-    meter = Meter(Phase.DOWNLOADING, source.stored_length or 0, daemon.report)
+    meter = Meter(source.phase, source.stored_length or 0, daemon.report)
     rest = Rest(daemon.open_memory(), daemon.open_spool, pool)
     spooled = _spool(source.chunks(digest, meter), image_format, rest)
     meter.finish()
-    return Foreign(spooled, image_format, lambda: digest.value, pool, daemon)
+    return Foreign(spooled, image_format, digest.value(), pool, daemon)
 
 
 def _spool(chunks: Iterable[bytes], image_format: str, rest: Rest) -> Seekable:
@@ -106,11 +101,10 @@ class Foreign:
         self,
         source: Seekable,
         image_format: str,
-        digest: Callable[[], Callable[[], str | None]],
+        digest: str | None,
         pool: Pool,
         daemon: Daemon,
     ) -> None:
-        """``digest`` begins the digest of the source; what it returns waits for it."""
         found = FORMATS[image_format]
         size = found.virtual_size(source)
         self.info = ImageInfo(image_format, size, found.allocated(source))
@@ -127,7 +121,6 @@ class Foreign:
     def write(self, target: Target) -> Outcome:
         size = self.info.virtual_size
         assert size is not None
-        digest = self._digest()
         meter = Meter(Phase.CONVERTING, self._source.size, self._daemon.report)
         qemu_img.convert(
             self.info.format, self._source, size, target, self._daemon, self._pool, meter
@@ -135,26 +128,24 @@ class Foreign:
         self._source.check_size()
         meter.finish()
         target.zero(size, target.size - size)
-        return Outcome(size, digest())
+        return Outcome(size, self._digest)
 
 
 class FixedVhd:
     """A disk's own bytes, and a footer after them: nothing that takes qemu-img."""
 
-    def __init__(self, source: Seekable, algorithm: str | None, pool: Pool, daemon: Daemon) -> None:
+    def __init__(self, source: Seekable, pool: Pool, daemon: Daemon) -> None:
         footer = source.read(max(source.size - vhd.FOOTER, 0), min(vhd.FOOTER, source.size))
         self._disk = Seekable(source.fd, vhd.fixed_size(footer, source.size))
         self._source = source
-        self._algorithm = algorithm
         self._pool = pool
         self._daemon = daemon
         self.info = ImageInfo(detect.VPC, self._disk.size, raw.allocated(self._disk))
 
     def write(self, target: Target) -> Outcome:
         disk = self._disk
-        digest = FileDigest(self._algorithm, self._source, self._pool)
         meter = Meter(Phase.WRITING, self._source.size, self._daemon.report)
         raw.convert_file(disk, target, self._pool, meter)
         meter.finish()
         target.zero(disk.size, target.size - disk.size)
-        return Outcome(disk.size, digest.value(self._daemon.report))
+        return Outcome(disk.size, None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..model import Phase
 from . import unpack
 from .buffer import ALIGNMENT
 from .digest import Digest
 from .meter import Meter
-from .source import Seekable, Source
+from .source import InOrder, Seekable, Source
 
 
 class Incoming:
@@ -17,6 +18,7 @@ class Incoming:
     def __init__(self, source: Source, packing: str | None) -> None:
         self._source = source
         self._packing = packing
+        self.phase = Phase.CONVERTING if isinstance(source, InOrder) else Phase.DOWNLOADING
 
     @property
     def stored_length(self) -> int | None:

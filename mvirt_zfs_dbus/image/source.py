@@ -151,6 +151,24 @@ class Stream:
                     poll.poll()
 
 
+class InOrder(Stream):
+    """A file that is read once, from its beginning to its end, whoever else moves its offset.
+
+    What a checksum says of it is then said of the bytes that were used, also where somebody writes
+    into the file meanwhile.
+    """
+
+    def __init__(self, file: Seekable) -> None:
+        super().__init__(file.fd, file.size)
+        self._file = file
+        self._at = 0
+
+    def _read(self, length: int) -> bytes:
+        data = self._file.read_up_to(self._at, length)
+        self._at += len(data)
+        return data
+
+
 Source = Seekable | Stream
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -13,10 +11,9 @@ import pytest
 
 from mvirt_zfs_dbus.image import meter as meter_module
 from mvirt_zfs_dbus.image.base import Progress
-from mvirt_zfs_dbus.image.digest import Digest, FileDigest
+from mvirt_zfs_dbus.image.digest import Digest
 from mvirt_zfs_dbus.image.meter import Meter
 from mvirt_zfs_dbus.image.pool import Pool
-from mvirt_zfs_dbus.image.source import CHUNK, Seekable
 from mvirt_zfs_dbus.model import Phase
 
 
@@ -112,28 +109,3 @@ def test_chunks_are_hashed_one_after_the_other():
 
     assert list(digest.of(chunks())) == [b"\1", b"\2", b"\3", b"\4"]
     assert digest.value() == hashlib.sha256(b"\1\2\3\4").hexdigest()
-
-
-def test_a_digest_that_takes_longer_is_reported_as_verifying(pool, monkeypatch):
-    data = os.urandom(2 * CHUNK + 1)
-    told: list[Progress] = []
-    gate = threading.Event()
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        source = Seekable(file.fileno(), len(data))
-        real = source.read
-
-        def slow(offset: int, length: int) -> bytes:
-            gate.wait()
-            return real(offset, length)
-
-        monkeypatch.setattr(source, "read", slow)
-
-        def report(progress: Progress) -> None:
-            told.append(progress)
-            gate.set()
-
-        assert FileDigest("sha256", source, pool).value(report) == hashlib.sha256(data).hexdigest()
-    assert {progress.phase for progress in told} == {Phase.VERIFYING}
-    assert told[-1] == Progress(Phase.VERIFYING, len(data), len(data))
