@@ -14,7 +14,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) python3-gi python3-dbus gir1.2-glib-2.0 \
 	libglib2.0-bin libglib2.0-dev-bin nginx-light xfsprogs btrfs-progs \
 	git xz-utils bzip2 procps mount fdisk \
 	openssh-client openssh-server fish zsh man-db mandoc jq nodejs gcc libc6-dev pkg-config libglib2.0-dev \
-	python3-build python3-setuptools python3-wheel pipx
+	python3-build python3-setuptools python3-wheel pipx libvirt-clients
 
 # What the packages are built with: Build-Depends of debian/control, and who checks them.
 DEB_PACKAGES := dpkg-dev build-essential debhelper dh-python pybuild-plugin-pyproject python3-all \

@@ -5,25 +5,14 @@ They are those that `make deb` built. The product that the other tests use is pu
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import host
+import packages
 import pytest
 from host import UNIT
-
-PACKAGES = sorted(Path("/root/packages").glob("*.deb"))
-NAMES = ["mvirt-zfs-dbus", "mvirt-zfsctl", "python3-mvirt-zfs-dbus"]
-INSTALL = Path(__file__).with_name("install")
-CONFIG = Path("/etc/mvirt-zfs-dbus.toml")
-STATE = Path("/var/lib/mvirt-zfs-dbus")
-UNPACKAGED = [
-    "/usr/lib/python3/dist-packages/mvirt_zfs_dbus",
-    "/usr/lib/systemd/system/mvirt-zfs-dbus.service",
-    "/usr/bin/mvirt-zfs-dbus",
-    "/usr/bin/mvirt-zfsctl",
-]
+from packages import CONFIG, NAMES, STATE, UNPACKAGED
 
 
 def apt(*arguments: str | Path) -> str:
@@ -37,15 +26,10 @@ def apt(*arguments: str | Path) -> str:
     return host.run("apt-get", "-q", *options, *arguments)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def bare() -> Iterator[None]:
-    """A machine on which nobody has installed the product."""
-    host.run("systemctl", "disable", "--now", UNIT)
-    host.run("rm", "-rf", CONFIG, STATE, *UNPACKAGED)
-    host.run("systemctl", "daemon-reload")
-    yield
-    subprocess.run(["apt-get", "-q", "-y", "purge", *NAMES], check=False, capture_output=True)
-    host.run(INSTALL)
+    with packages.none_installed():
+        yield
 
 
 def installed() -> set[str]:
@@ -64,12 +48,12 @@ def newer(package: Path, into: Path) -> Path:
     return Path(host.run("dpkg-deb", "--build", tree, into).rpartition("in '")[2].rstrip("'."))
 
 
-@pytest.mark.skipif(not PACKAGES, reason="make deb has not built the packages")
+@pytest.mark.skipif(not packages.FILES, reason="make deb has not built the packages")
 def test_the_packages_are_installed_used_upgraded_removed_and_purged(
     bare: None, tmp_path: Path
 ) -> None:
     # Installed: it does not run before it is told which pool to serve.
-    apt("install", *PACKAGES)
+    apt("install", *packages.FILES)
     assert installed() == set(NAMES)
     assert host.unit("ActiveState") == "inactive" and host.unit("UnitFileState") == "disabled"
 
@@ -81,7 +65,7 @@ def test_the_packages_are_installed_used_upgraded_removed_and_purged(
 
     # Upgraded: the running service is the new one, and what was configured stays.
     pid = host.unit("MainPID")
-    apt("install", *(newer(package, tmp_path) for package in PACKAGES))
+    apt("install", *(newer(package, tmp_path) for package in packages.FILES))
     assert host.run("dpkg-query", "-W", "-f", "${Version}", NAMES[0]).endswith("+next")
     assert host.unit("ActiveState") == "active" and host.unit("MainPID") != pid
     assert f'pool = "{host.POOL}"' in CONFIG.read_text()

@@ -24,6 +24,7 @@ class Step:
     command: str
     shows: str
     needs: frozenset[str]
+    as_root: bool = True
 
     @property
     def may_fail(self) -> bool:
@@ -60,9 +61,10 @@ def _alike(text: str) -> str:
 
 def steps(page: Path) -> Iterator[Step]:
     for needs, text in _BLOCK.findall(page.read_text()):
-        for typed in re.split(r"^[$#] ", text, flags=re.MULTILINE)[1:]:
-            command, shows = _parted(typed)
-            yield Step(command, shows.strip("\n"), frozenset(needs.split()))
+        _, *typed = re.split(r"^([$#]) ", text, flags=re.MULTILINE)
+        for prompt, rest in zip(typed[::2], typed[1::2], strict=True):
+            command, shows = _parted(rest)
+            yield Step(command, shows.strip("\n"), frozenset(needs.split()), prompt == "#")
 
 
 def _parted(typed: str) -> tuple[str, str]:
@@ -89,6 +91,12 @@ class Shell:
                 stderr=asyncio.subprocess.STDOUT,
             )
         )
+
+    async def replay(self, step: Step) -> None:
+        """Runs a step; AssertionError unless all is as the session shows it."""
+        status, output = await self.run(step.command)
+        assert step.has_shown(output), f"$ {step.command}\n{output}"
+        assert (status != 0) == step.may_fail, f"$ {step.command}\n{output}"
 
     async def run(self, command: str) -> tuple[int, str]:
         """Its exit status, and all that it wrote."""
