@@ -244,6 +244,8 @@ class Connection:
     def _receive(self, message: Message) -> bool:
         """Every message read from the bus; True keeps it from the library's own handlers."""
         self._paced.count_message()
+        # dbus-fast gives a message without fds the very list that those of the next one go into.
+        message.unix_fds = list(message.unix_fds)
         try:
             if message.message_type is MessageType.METHOD_CALL:
                 self._receive_call(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,31 @@ async def test_an_fd_that_did_not_come_is_an_error(toy: Toy, ask: Ask) -> None:
     error = await refused(ask, ROOT, HOUSE, "Take", "ha{sv}", 3, {})
     assert error.name == DBUS_ERROR + "InvalidArgs"
     assert "no file descriptor" in error.message
+
+
+async def test_a_call_without_an_fd_does_not_get_that_of_the_next(
+    toy: Toy, client: Connection, bus_address: str, ask: Ask
+) -> None:
+    """Which may be another user's: dbus-fast gives both messages one list."""
+    other = await connect(bus_address)
+    for connection in (client, other):  # the service knows both callers from now on
+        await connection.call(NAME, ROOT, HOUSE, "Echo", "s", ["hello"])
+    for _ in range(20):
+        reading, writing = os.pipe()
+        os.write(writing, b"theirs")
+        os.close(writing)
+        without = asyncio.create_task(refused(ask, ROOT, HOUSE, "Take", "ha{sv}", 0, {}))
+        passed = asyncio.create_task(
+            other.call(NAME, ROOT, HOUSE, "Take", "ha{sv}", [0, {}], unix_fds=[reading])
+        )
+        for _ in range(3):
+            await asyncio.sleep(0)  # both are sent
+        # This loop, which is the service's as well, does not read meanwhile.
+        time.sleep(0.005)  # noqa: ASYNC251
+        assert "no file descriptor" in (await without).message
+        assert await passed == ["theirs"]
+        os.close(reading)
+    await other.close()
 
 
 async def test_a_call_holds_no_more_fds_open_than_it_takes(
