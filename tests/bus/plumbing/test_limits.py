@@ -74,7 +74,8 @@ async def test_a_call_that_is_too_large_is_refused_unread_and_its_fds_are_closed
                 ask, ROOT, HOUSE, "Take", "ha{sv}", 0, options, unix_fds=[null.fileno()] * 4
             )
     assert str(dispatch.LARGEST_CALL) in error.message
-    while len(list(Path("/proc/self/fd").iterdir())) > before:  # threads close them (fds.py)
+    # Threads close them (fds.py), and nothing tells when.
+    while len(list(Path("/proc/self/fd").iterdir())) > before:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     assert await ask(ROOT, HOUSE, "Echo", "s", "x" * 100_000) == ["x" * 100_000]
 
