@@ -101,3 +101,16 @@ async def slow_url() -> AsyncIterator[str]:
         await web.SockSite(runner, listener).start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/slow.img"
         await runner.cleanup()
+
+
+@pytest.fixture
+async def image_url(images: dict[str, Path]) -> AsyncIterator[str]:
+    """A whole image over HTTP."""
+    application = web.Application()
+    application.router.add_static("/", images["raw"].parent)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await web.SockSite(runner, listener).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/{images['qcow2'].name}"
+        await runner.cleanup()

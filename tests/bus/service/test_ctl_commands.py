@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from ctl_commands import COMMANDS, EXAMPLES
 
 from .ctl import Ctl
@@ -53,18 +50,6 @@ BAD = {
     "pool": ("pool tank", 2, "unrecognized arguments: tank"),
     "completion": ("completion tcsh", 2, "'tcsh'"),
 }
-
-
-@pytest.fixture
-async def image_url(images: dict[str, Path]) -> AsyncIterator[str]:
-    application = web.Application()
-    application.router.add_static("/", images["raw"].parent)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/{images['qcow2'].name}"
-        await runner.cleanup()
 
 
 @pytest.fixture
