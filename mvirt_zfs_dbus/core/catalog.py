@@ -161,7 +161,11 @@ class Catalog:
         """Make the catalog what a scan found; the answer is how many objects had drifted."""
         present: dict[str, Thing] = {**found.volumes, **found.snapshots, **found.templates}
         gone = [id for id in self._things if id not in present and id not in touched]
-        news = [thing for id, thing in present.items() if id not in touched]
+        news = [
+            thing
+            for id, thing in present.items()
+            if thing is not self._things.get(id) and id not in touched
+        ]
         drifted = len(gone) + sum(self._things.get(thing.id) != thing for thing in news)
         for object_id in gone:
             self._remove(object_id)
@@ -175,14 +179,15 @@ class Catalog:
 
     def _put(self, thing: Thing) -> None:
         before = self._things.get(thing.id)
+        self._things[thing.id] = thing
+        if before == thing:
+            return  # but for its usage
         if before is not None:
             self._relations.remove(before)
-        self._things[thing.id] = thing
         self._relations.add(thing)
-        if before != thing:
-            change = Change.ADDED if before is None else Change.CHANGED
-            self._events.emit(change, _KINDS[type(thing)], thing.id)
-            self._relatives_changed(thing)
+        change = Change.ADDED if before is None else Change.CHANGED
+        self._events.emit(change, _KINDS[type(thing)], thing.id)
+        self._relatives_changed(thing)
 
     def _remove(self, object_id: str) -> None:
         thing = self._things.pop(object_id, None)

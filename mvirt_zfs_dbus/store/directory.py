@@ -107,7 +107,16 @@ class DirectoryStore:
         return await self._do(self._disks.inventory)
 
     async def rescan(self) -> Inventory:
-        return await self.scan()
+        """Looks at those files alone that inotify told of, which are this store's own too."""
+        if (watch := self._watch) is None:
+            return await self.scan()
+        names = watch.take()
+        keys = None if names is None else {name.rpartition(".")[0] for name in names}
+        try:
+            return await self._do(lambda: self._disks.inventory(keys))
+        except BaseException:
+            watch.distrust()
+            raise
 
     async def pool(self) -> Pool:
         return await self._do(self._disks.pool)

@@ -7,7 +7,7 @@ what copies bytes does not.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from threading import Event
 
@@ -16,6 +16,7 @@ from ...model import Pool, Usage, User, Volume
 from ..base import Inventory
 from .folder import Folder
 from .ledger import Ledger
+from .overview import Overview
 from .records import DatasetRecord, SnapshotRecord
 from .reflink import copy_sparse, reflink
 from .removal import Removal
@@ -28,6 +29,7 @@ class Disks:
         self._ledger = ledger
         self._views = views
         self._removal = removal
+        self._overview = Overview(folder, ledger, views)
 
     def recover(self) -> None:
         """Read the directory, and remove what a crash left half-made or deleted."""
@@ -37,11 +39,13 @@ class Disks:
             self._removal.discard_half_made()
             self._removal.collect()
 
-    def inventory(self) -> Inventory:
+    def inventory(self, keys: Collection[str] | None = None) -> Inventory:
+        """See :meth:`Overview.read`."""
         try:
             with self._folder.at_work():
-                return self._views.inventory(self._ledger)
+                return self._overview.read(keys)
         except (PoolUnavailable, OSError):
+            self._overview.forget()
             return Inventory(self._views.lost_pool())
 
     def pool(self) -> Pool:

@@ -145,8 +145,11 @@ class Folder:
 
     def raw_status(self, key: str) -> os.stat_result | None:
         """The status of a raw file; None where there is none, or something else in its place."""
-        status = self._status(key + RAW)
-        return status if status is not None and stat.S_ISREG(status.st_mode) else None
+        return self._file_status(key + RAW)
+
+    def record_status(self, key: str) -> os.stat_result | None:
+        """The same of a record."""
+        return self._file_status(key + RECORD)
 
     def read_record(self, key: str) -> bytes:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -168,6 +171,10 @@ class Folder:
 
     def space(self) -> os.statvfs_result:
         return os.statvfs(self._fd)
+
+    def _file_status(self, name: str) -> os.stat_result | None:
+        status = self._status(name)
+        return status if status is not None and stat.S_ISREG(status.st_mode) else None
 
     def _status(self, name: str) -> os.stat_result | None:
         try:

@@ -45,6 +45,8 @@ class DirectoryWatch:
     def __init__(self, path: Path, changed: Callable[[], None]) -> None:
         self._name = os.fsencode(path.name)
         self._changed = changed
+        self._told: set[str] | None = set()
+        """The names of files that changed since the last look; None: any may have."""
         self._loop = asyncio.get_running_loop()
         self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         try:
@@ -65,18 +67,42 @@ class DirectoryWatch:
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
 
+    def take(self) -> set[str] | None:
+        """The names of the files in the directory that came, went or were written since the last
+        call, up to this moment; None: any of them may have."""
+        while data := self._read_events():
+            self._note(data)
+        told, self._told = self._told, set()
+        return told
+
+    def distrust(self) -> None:
+        """What was taken was not looked at: any file may have changed."""
+        self._told = None
+
     def _read(self) -> None:
+        self._note(self._read_events())
+
+    def _read_events(self) -> bytes:
         try:
-            data = os.read(self._fd, _BUFFER)
+            return os.read(self._fd, _BUFFER)
         except BlockingIOError:
-            return
-        if any(self._concerns_us(*event) for event in _events(data)):
+            return b""
+
+    def _note(self, data: bytes) -> None:
+        concerning = [self._take(*event) for event in _events(data)]
+        if any(concerning):
             self._changed()
 
-    def _concerns_us(self, watch: int, mask: int, name: bytes) -> bool:
-        if mask & _Q_OVERFLOW or watch == self._inside:
+    def _take(self, watch: int, mask: int, name: bytes) -> bool:
+        """Whether the event concerns the directory, or may."""
+        if watch == self._inside and name:
+            if self._told is not None:
+                self._told.add(os.fsdecode(name))
             return True
-        return name == self._name or bool(mask & _UNMOUNT)
+        if mask & (_Q_OVERFLOW | _UNMOUNT) or watch == self._inside or name == self._name:
+            self._told = None
+            return True
+        return False
 
 
 def _events(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -39,6 +39,9 @@ class Ledger:
         self._records: dict[str, Record] = {}
         self._signatures: dict[str, Signature] = {}
         """The status of each record's file when it was read, damaged ones included."""
+        self._keys_of_snapshot: defaultdict[str, set[str]] = defaultdict(set)
+        self._keys_of_volume: defaultdict[str, set[str]] = defaultdict(set)
+        """The keys of snapshots, by their own and their volume's id."""
 
     # Reading
 
@@ -53,13 +56,24 @@ class Ledger:
                 raws[key] = status
             elif suffix == RECORD:
                 present.add(key)
-                self._read(key, (status.st_ino, status.st_size, status.st_mtime_ns))
+                self._read(key, status)
         for key in self._signatures.keys() - present:
             self._forget(key)
         return raws
 
+    def load_again(self, key: str) -> None:
+        """Read the record of one key, whose file may have come, gone or changed."""
+        if status := self._folder.record_status(key):
+            self._read(key, status)
+        else:
+            self._forget(key)
+
     def __iter__(self) -> Iterator[Record]:
         return iter(list(self._records.values()))
+
+    def find(self, key: str) -> Record | None:
+        """A record in whatever state."""
+        return self._records.get(key)
 
     def dataset(self, dataset_id: str) -> DatasetRecord:
         """A volume or template that exists for others."""
@@ -91,10 +105,8 @@ class Ledger:
 
     def find_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
         """A snapshot in whatever state."""
-        for record in self:
-            if isinstance(record, SnapshotRecord) and record.id == snapshot_id:
-                return record
-        return None
+        keys = self._keys_of_snapshot.get(snapshot_id)
+        return self._snapshot(min(keys)) if keys else None
 
     def has_id(self, object_id: str) -> bool:
         """Whether a dataset or snapshot in whatever state has it."""
@@ -102,7 +114,7 @@ class Ledger:
 
     def snapshots_of(self, volume_id: str) -> list[SnapshotRecord]:
         """A volume's snapshots in whatever state, the oldest first."""
-        found = [r for r in self if isinstance(r, SnapshotRecord) and r.volume_id == volume_id]
+        found = map(self._snapshot, self._keys_of_volume.get(volume_id, ()))
         return sorted(found, key=lambda record: record.sequence)
 
     def clones(self) -> Mapping[str, list[DatasetRecord]]:
@@ -118,6 +130,11 @@ class Ledger:
 
     def present(self, key: str) -> bool:
         return self._folder.raw_status(key) is not None
+
+    def _snapshot(self, key: str) -> SnapshotRecord:
+        record = self._records[key]
+        assert isinstance(record, SnapshotRecord)
+        return record
 
     def _of_kind(self, kind: Kind, dataset_id: str) -> DatasetRecord:
         record = self._records.get(dataset_id)
@@ -135,7 +152,7 @@ class Ledger:
 
     def put(self, record: Record) -> None:
         self._folder.write_record(record.key, encode(record))
-        self._records[record.key] = record
+        self._keep(record)
         self._signatures[record.key] = (0, 0, 0)  # as of no file yet: the next load reads it once
 
     def set_state(self, record: Record, state: State) -> None:
@@ -147,19 +164,36 @@ class Ledger:
         for record in records:
             self._forget(record.key)
 
-    def _read(self, key: str, signature: Signature) -> None:
+    def _read(self, key: str, status: os.stat_result) -> None:
+        signature = (status.st_ino, status.st_size, status.st_mtime_ns)
         if self._signatures.get(key) == signature:
             return
         self._forget(key)
         self._signatures[key] = signature
         try:
-            self._records[key] = decode(key, self._folder.read_record(key))
+            self._keep(decode(key, self._folder.read_record(key)))
         except DamagedRecord as error:
             _log.error("%s%s is damaged and is left alone: %s", key, RECORD, error)
         except OSError as error:
             _log.error("%s%s cannot be read: %s", key, RECORD, error.strerror)
             del self._signatures[key]
 
+    def _keep(self, record: Record) -> None:
+        self._records[record.key] = record
+        if isinstance(record, SnapshotRecord):
+            self._keys_of_snapshot[record.id].add(record.key)
+            self._keys_of_volume[record.volume_id].add(record.key)
+
     def _forget(self, key: str) -> None:
-        self._records.pop(key, None)
         self._signatures.pop(key, None)
+        record = self._records.pop(key, None)
+        if isinstance(record, SnapshotRecord):
+            _discard(self._keys_of_snapshot, record.id, key)
+            _discard(self._keys_of_volume, record.volume_id, key)
+
+
+def _discard(index: dict[str, set[str]], of: str, key: str) -> None:
+    """A key of the index with nothing under it takes no memory."""
+    index[of].discard(key)
+    if not index[of]:
+        del index[of]

@@ -129,8 +129,10 @@ class Removal:
     def _removable(self) -> list[Record]:
         """What is deleted and has no clones; each volume after its snapshots, so that it is known
         whose they were until the last is gone."""
-        clones = self._ledger.clones()
         deleted = {r.key: r for r in self._ledger if r.state is State.DELETED}
+        if not deleted:
+            return []
+        clones = self._ledger.clones()
         snapshots = [
             record
             for record in self._ledger

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 
 from ...errors import NotFound
-from ...model import Kind, Pool, PoolUsage, Snapshot, Template, Usage, Volume
-from ..base import Inventory
+from ...model import Pool, PoolUsage, Snapshot, Template, Usage, Volume
 from .folder import SECTOR, Folder
-from .ledger import Ledger
-from .records import DatasetRecord, Record, SnapshotRecord, State, image_key
+from .records import DatasetRecord, Record, SnapshotRecord, image_key
 
 ONLINE = "ONLINE"
 UNAVAIL = "UNAVAIL"
@@ -19,24 +17,6 @@ class Views:
     def __init__(self, folder: Folder, pool_name: str) -> None:
         self._folder = folder
         self._pool_name = pool_name
-
-    def inventory(self, ledger: Ledger) -> Inventory:
-        """What the directory holds now. A snapshot is there as long as its volume is."""
-        pool = self.pool()
-        raws = ledger.load()
-        ready = [r for r in ledger if r.state is State.READY and r.key in raws]
-        datasets = [r for r in ready if isinstance(r, DatasetRecord)]
-        volumes = {r.id: self.volume(r, raws[r.key]) for r in datasets if r.kind is Kind.VOLUME}
-        templates = {
-            r.id: self.template(r, raws[r.key]) for r in datasets if r.kind is Kind.TEMPLATE
-        }
-        snapshots = sorted(
-            (r for r in ready if isinstance(r, SnapshotRecord) and r.volume_id in volumes),
-            key=lambda record: (record.volume_id, record.sequence),
-        )
-        return Inventory(
-            pool, volumes, {r.id: self.snapshot(r, raws[r.key]) for r in snapshots}, templates
-        )
 
     def pool(self) -> Pool:
         space = self._folder.space()
