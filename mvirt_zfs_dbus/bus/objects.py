@@ -37,8 +37,6 @@ class Node:
         self.interfaces = tuple(interfaces)
         self.values: Values = {interface.name: {} for interface in interfaces}
         self.announced = False
-        for interface in interfaces:
-            self.update(interface)
 
     def update(self, interface: Interface) -> dict[str, Variant]:
         """Read every property again; answers those that emit and differ from what was said."""
@@ -94,7 +92,8 @@ class ObjectTree:
     # Changes
 
     def add(self, path: str, key: str, interfaces: Sequence[Interface]) -> None:
-        """A new object; its interfaces are asked for their properties with ``key`` at once."""
+        """A new object; its interfaces are asked for their properties with ``key`` once all that
+        changes in this turn of the event loop has changed."""
         if path in self._nodes:
             raise ValueError(f"there is an object at {path} already")
         self._nodes[path] = Node(key, interfaces)
