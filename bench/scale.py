@@ -23,6 +23,8 @@ _OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
 _MIB: Final = 1 << 20
 _CALLS: Final = 200
 """Calls of GetVolume."""
+_CREATED: Final = 20
+"""Volumes made one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class Measured:
     managed_bytes: int
     find: float
     """GetVolume by name."""
+    create: float
+    """CreateVolume; what the store takes to sync its files is in it."""
+    create_cpu: float
+    """With what the service does because files of the store have changed."""
     unchanged_cpu: float
     """Refresh, when nothing is new."""
     changed: float
@@ -125,6 +131,7 @@ async def _measure(folder: Path, volumes: int, each: int, *, rounds: int, rest: 
         work = _Asking(running, volumes, rounds)
         managed, managed_cpu = await asyncio.to_thread(work.managed)
         find = await asyncio.to_thread(work.find)
+        create, create_cpu = await asyncio.to_thread(work.create)
         _, unchanged_cpu = await asyncio.to_thread(work.refresh)
         changed, changed_cpu = await asyncio.to_thread(work.change)
         return Measured(
@@ -138,6 +145,8 @@ async def _measure(folder: Path, volumes: int, each: int, *, rounds: int, rest: 
             managed_cpu=managed_cpu,
             managed_bytes=managed.size,
             find=find,
+            create=create,
+            create_cpu=create_cpu,
             unchanged_cpu=unchanged_cpu,
             changed=changed.seconds,
             changed_cpu=changed_cpu,
@@ -176,6 +185,24 @@ class _Asking:
                 ).seconds
                 for name in names
             )
+
+    def create(self) -> tuple[float, float]:
+        """Of each the median seconds, and its share of the service's processor time."""
+        with RawClient(self.running.bus) as client:
+            before = proc.on_cpu(self.running.pid)
+            taken = [
+                client.call(
+                    "CreateVolume",
+                    "sta{sv}",
+                    f"new-{number}",
+                    disks.SIZE,
+                    {},
+                    path=ROOT,
+                    interface=str(Interface.MANAGER),
+                ).seconds
+                for number in range(_CREATED)
+            ]
+            return median(taken), (proc.on_cpu(self.running.pid) - before) / _CREATED
 
     def refresh(self) -> tuple[Reply, float]:
         with RawClient(self.running.bus) as client:
@@ -229,6 +256,8 @@ def table(measured: Sequence[Measured]) -> str:
         "CPU ms",
         "MiB",
         "GetVolume ms",
+        "create ms",
+        "CPU ms",
         "all changed ms",
         "CPU ms",
         "busctl tree s",
@@ -239,10 +268,12 @@ def table(measured: Sequence[Measured]) -> str:
             f"{each.start:.2f}",
             f"{each.start_cpu:.2f}",
             f"{each.memory / _MIB:.1f}",
-            f"{each.managed * 1000:.0f}",
-            f"{each.managed_cpu * 1000:.0f}",
+            f"{each.managed * 1000:.1f}",
+            f"{each.managed_cpu * 1000:.1f}",
             f"{each.managed_bytes / _MIB:.1f}",
             f"{each.find * 1000:.2f}",
+            f"{each.create * 1000:.1f}",
+            f"{each.create_cpu * 1000:.1f}",
             f"{each.changed * 1000:.0f}",
             f"{each.signals_cpu * 1000:.0f}",
             f"{each.tree:.1f}",

@@ -131,6 +131,8 @@ def measured(volumes: int, snapshots: int, cost: float = 1.0) -> scale.Measured:
         managed_cpu=objects / 100_000,
         managed_bytes=0,
         find=0.001,
+        create=0.01,
+        create_cpu=0.001,
         unchanged_cpu=0.1,
         changed=0.2,
         changed_cpu=0.1 + objects / 50_000,
@@ -197,5 +199,5 @@ def test_the_smallest_benchmark_of_scale_runs_from_end_to_end(tmp_path):
         (0, 0), (8, 0), (2, 8), (4, 16), (8, 32),
     ]  # fmt: skip
     assert all(each["start"] > 0 and each["managed_cpu"] > 0 for each in result["stores"])
-    assert result["stores"][-1]["signals"] == 9
+    assert result["stores"][-1]["signals"] == 29, "8 volumes, 20 made, and the pool"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
