@@ -20,7 +20,7 @@ from polkitd import Polkitd, polkitd_on
 
 from mvirt_zfs_dbus import names
 from mvirt_zfs_dbus.bus.wire import Variant
-from mvirt_zfs_dbus.errors import Error
+from mvirt_zfs_dbus.errors import AccessDenied, Error
 from mvirt_zfs_dbus.names import Action, ErrorName, Interface
 
 from .process import MIB, Client, ServiceProcess, client_on
@@ -327,6 +327,16 @@ async def test_a_path_outside_the_import_directories_is_refused_even_when_author
 ) -> None:
     await polkitd.says("allow")
     await refused(client.import_path("web", "/etc/shadow"), ErrorName.ACCESS_DENIED)
+
+
+async def test_who_may_not_import_a_path_does_not_learn_whether_it_is_there(
+    client: Client, polkitd: Polkitd, image: Path
+) -> None:
+    await polkitd.says("deny")
+    for path in (image, image.with_name("no such"), "/etc/shadow", "/proc/self/environ"):
+        with pytest.raises(AccessDenied, match="not authorised for") as caught:
+            await client.import_path("web", path)
+        assert str(path) not in str(caught.value)
 
 
 async def test_without_polkit_only_root_is_let_in(

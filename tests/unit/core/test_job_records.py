@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 import uuid
@@ -56,6 +57,15 @@ values = st.recursive(
 @given(jobs)
 def test_a_job_is_read_as_it_was_written(job: Job) -> None:
     assert decode(ID, json.dumps(asdict(job)).encode()) == job
+
+
+def test_the_records_are_their_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        JobRecords(tmp_path / "jobs").write(JOB)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == 0o700
 
 
 @given(st.one_of(st.binary(max_size=200), values.map(lambda value: json.dumps(value).encode())))
