@@ -14,6 +14,8 @@ class Manager(RemoteObject):
     interface = Interface.MANAGER
 
     version = Property[str]("Version")
+    pool_paths = Property[list[str]]("Pools")
+    job_paths = Property[list[str]]("Jobs")
 
     async def create_volume(
         self,
