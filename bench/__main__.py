@@ -1,4 +1,7 @@
-"""``python -m bench [NAME…]``: run benchmarks; ``make bench`` calls it."""
+"""``python -m bench [NAME…]``: run benchmarks; ``make bench`` calls it.
+
+``python -m bench plot`` draws what was measured.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from . import host, imports, scale, together
+from . import host, imports, plot, scale, together
 from .report import Report, put_into
 
 BENCHMARKS: Mapping[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
@@ -27,6 +30,10 @@ _RESULTS = host.ROOT / "build" / "bench"
 
 def main() -> None:
     given = _parser().parse_args()
+    if given.names == ["plot"]:
+        for picture in plot.draw(given.results, host.ROOT / "docs" / "plots"):
+            print(picture)
+        return
     for name in given.names or BENCHMARKS:
         print(f"== {name}", flush=True)
         report = asyncio.run(_run(name, given))

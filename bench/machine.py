@@ -109,14 +109,14 @@ def operation_targets(found: Mapping[str, Any]) -> list[Verdict]:
     listing = found["listing"]
     return [
         *(
-            Verdict(f"{operation}{how}: times of zfs", _ratio(found[part][operation]), 1.0, False)
+            Verdict(f"{operation}{how}: times of zfs", ratio(found[part][operation]), 1.0, False)
             for part, how in (("one", ""), ("ten", f", {operations.AT_ONCE} at once"))
             for operation in found[part]
         ),
         Verdict(
             f"{listing['volumes']} zvols and {listing['snapshots']} snapshots listed: times as fast"
             " as zfs list",
-            1 / _ratio(listing["seconds"]),
+            1 / ratio(listing["seconds"]),
             50,
             True,
         ),
@@ -126,7 +126,7 @@ def operation_targets(found: Mapping[str, Any]) -> list[Verdict]:
 def _times(heading: str, by_operation: Mapping[str, Mapping[str, list[float]]]) -> str:
     who = (operations.OURS, operations.THEIRS, operations.WITH_DEVICE)
     rows = [
-        [operation, *(f"{median(times[each]) * 1000:.1f}" for each in who), f"{_ratio(times):.2f}"]
+        [operation, *(f"{median(times[each]) * 1000:.1f}" for each in who), f"{ratio(times):.2f}"]
         for operation, times in by_operation.items()
     ]
     return "\n".join(lines_of((heading, *who, f"{who[0]} / {who[1]}"), rows))
@@ -147,7 +147,7 @@ def _listing(found: Mapping[str, Any]) -> str:
     return "\n".join(lines_of((heading, ""), rows))
 
 
-def _ratio(seconds: Mapping[str, list[float]]) -> float:
+def ratio(seconds: Mapping[str, list[float]]) -> float:
     """Ours over theirs: the median of the rounds, since both meet the same machine in each."""
     pairs = zip(seconds[operations.OURS], seconds[operations.THEIRS], strict=True)
     return median(ours / theirs for ours, theirs in pairs)

@@ -140,7 +140,9 @@ def _empty(pool: str) -> None:
         listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         for name in listed.stdout.split():
             if name != pool and not name.endswith("/.tmp"):
-                subprocess.run(["zfs", "destroy", "-R", name], check=False)
+                subprocess.run(
+                    ["zfs", "destroy", "-R", name], stderr=subprocess.DEVNULL, check=False
+                )
 
 
 def _listing(pool: str, volumes: int, seconds: float) -> dict[str, Any]:
