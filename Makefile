@@ -20,7 +20,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) python3-gi python3-dbus gir1.2-glib-2.0 \
 DEB_PACKAGES := dpkg-dev build-essential debhelper dh-python pybuild-plugin-pyproject python3-all \
 	python3-setuptools python3-aiohttp python3-dbus-fast lintian git
 
-.PHONY: all deb demo test lint tests bus-tests-again coverage format fuzz contrib clean help
+.PHONY: all deb demo test lint tests bus-tests-again coverage format fuzz fuzz-bus soak contrib clean help
 .PHONY: install-demo install-test
 
 all: install-test ## install the service, its client and the tools of the tests into .venv
@@ -77,6 +77,18 @@ fuzz: ## look for faults in the reading of images, FUZZ_SECONDS=600 long
 	@tools/install-packages $(DEMO_PACKAGES)
 	@tools/install-python fast,fuzz
 	@nice -n 10 $(PYTHON) tests/fuzz/run.py $(FUZZ_SECONDS)
+
+FUZZ_CALLS := 100000
+FUZZ_SERIES := 300
+
+fuzz-bus: install-test ## call the service with whatever can be made up, FUZZ_CALLS=100000 times
+	@MVIRT_FUZZ_CALLS=$(FUZZ_CALLS) MVIRT_FUZZ_EXAMPLES=$(FUZZ_SERIES) \
+		nice -n 10 $(PYTHON) -m pytest -s tests/bus/fuzzing
+
+SOAK_SECONDS := 3600
+
+soak: install-test ## a mixed load on the service, SOAK_SECONDS=3600 long: does it grow?
+	@SOAK_SECONDS=$(SOAK_SECONDS) nice -n 10 $(PYTHON) -m pytest -s tests/bus/soak
 
 contrib: ## let apt see Debian's contrib, where python3-pyzfs is; for real ZFS pools only
 	@tools/enable-contrib

@@ -69,14 +69,12 @@ class World:
             del self._under_way[name]
             raise
         self.done += 1
-        del self._under_way[name]
-        self._set(name, after)
+        self._set(name, self._under_way.pop(name))
 
     def written(self, name: str, device: str) -> None:
-        """The disk's user wrote to it."""
+        """The disk's user wrote to it, in an operation that leaves it as it is."""
         now = replace(self.disks[name].now, content=content(device))
-        self.disks[name] = replace(self.disks[name], now=now)
-        self._touched.add(name)
+        self.disks[name] = self._under_way[name] = replace(self.disks[name], now=now)
 
     def check(self, inventory: Inventory, *, all_bytes: bool = False) -> None:
         """Holds what a restarted service has against what must be there.

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from service.held import MIB, Held, held
 from service.process import Client, ServiceProcess
 
 from mvirt_zfs_dbus import names
@@ -21,7 +22,6 @@ from mvirt_zfs_dbus.errors import Error
 from mvirt_zfs_dbus.names import ErrorName, Interface
 
 from .generate import Call, Generator
-from .watch import MIB, Held, held
 
 CALLS = int(os.environ.get("MVIRT_FUZZ_CALLS", 20_000))
 SEED = int(os.environ.get("MVIRT_FUZZ_SEED", random.SystemRandom().getrandbits(32)))

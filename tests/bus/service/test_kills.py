@@ -24,7 +24,7 @@ from .process import Client, ServiceProcess
 
 KILLS = int(os.environ.get("MVIRT_TEST_KILLS", "20"))
 SEED = int(os.environ.get("MVIRT_TEST_SEED", "0")) or time.time_ns() % 1_000_000
-LONGEST = 3.0
+LONGEST = 6.0
 """How long the load lasts before a kill, at most, in times that one import takes here."""
 
 

@@ -19,6 +19,7 @@ from mvirt_zfs_dbus import __version__, names
 from mvirt_zfs_dbus.bus.wire import Variant
 from mvirt_zfs_dbus.names import ErrorName, Interface
 
+from .held import descendants, gone
 from .process import MIB, Client, ServiceProcess, client_on
 
 JOB = Interface.JOB
@@ -107,29 +108,6 @@ async def test_kill_during_an_import_leaves_no_process_and_no_file(
     properties = await client.get_all(job, JOB)
     assert (properties["State"], properties["ErrorName"]) == ("failed", ErrorName.INTERRUPTED)
     await client.create("web")
-
-
-def descendants(pid: int) -> list[int]:
-    """A process's children and theirs, from /proc."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *descendants(child)]
-    return found
-
-
-async def gone(pid: int) -> None:
-    """Return when a process that is not our child has ended."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(fd, ended.set)
-    await ended.wait()
-    loop.remove_reader(fd)
-    os.close(fd)
 
 
 async def test_the_bus_dying_ends_the_service_cleanly(

@@ -1,0 +1,1 @@
+"""The running service under a long mixed load."""
