@@ -23,6 +23,7 @@ from .config import Config, ConfigError
 from .core.imports import ImportPolicy
 from .core.service import Service, Settings
 from .errors import Error
+from .garbage import lasting
 from .store.base import Store
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,9 @@ class Daemon:
         resources.push_async_callback(service.close)
         tree = ObjectTree()
         Publisher(service, tree)
-        await service.start()
-        tree.publish(connection.send)
+        with lasting():
+            await service.start()
+            tree.publish(connection.send)
         dispatcher = Dispatcher(connection, tree, self._authority(connection))
         resources.push_async_callback(dispatcher.close)
         await connection.request_name(names.BUS_NAME)

@@ -24,6 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "units": {"errors"},
     "tasks": set(),
     "fds": set(),
+    "garbage": set(),
     "store": BELOW,
     "image": BELOW,
     "core": BELOW | {"store.base", "image"},  # a store's driver is the daemon's choice
@@ -34,7 +35,8 @@ ARROWS: dict[str, set[str]] = {
     "systemd": set(),
     "logs": set(),
     "config": BELOW,
-    "daemon": BELOW | {"store", "image", "core", "bus", "api", "systemd", "logs", "config"},
+    "daemon": BELOW
+    | {"store", "image", "core", "bus", "api", "systemd", "logs", "config", "garbage"},
     "__main__": {"daemon"},
     "__init__": set(),
 }

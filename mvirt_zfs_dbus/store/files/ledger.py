@@ -39,8 +39,8 @@ class Ledger:
         self._records: dict[str, Record] = {}
         self._signatures: dict[str, Signature] = {}
         """The status of each record's file when it was read, damaged ones included."""
-        self._keys_of_snapshot: defaultdict[str, set[str]] = defaultdict(set)
-        self._keys_of_volume: defaultdict[str, set[str]] = defaultdict(set)
+        self._keys_of_snapshot: dict[str, tuple[str, ...]] = {}
+        self._keys_of_volume: dict[str, tuple[str, ...]] = {}
         """The keys of snapshots, by their own and their volume's id."""
 
     # Reading
@@ -179,21 +179,21 @@ class Ledger:
             del self._signatures[key]
 
     def _keep(self, record: Record) -> None:
+        if isinstance(record, SnapshotRecord) and record.key not in self._records:
+            for index, of in self._indexes(record):
+                index[of] = (*index.get(of, ()), record.key)
         self._records[record.key] = record
-        if isinstance(record, SnapshotRecord):
-            self._keys_of_snapshot[record.id].add(record.key)
-            self._keys_of_volume[record.volume_id].add(record.key)
 
     def _forget(self, key: str) -> None:
         self._signatures.pop(key, None)
         record = self._records.pop(key, None)
         if isinstance(record, SnapshotRecord):
-            _discard(self._keys_of_snapshot, record.id, key)
-            _discard(self._keys_of_volume, record.volume_id, key)
+            for index, of in self._indexes(record):
+                index[of] = tuple(other for other in index[of] if other != key)
+                if not index[of]:
+                    del index[of]
 
-
-def _discard(index: dict[str, set[str]], of: str, key: str) -> None:
-    """A key of the index with nothing under it takes no memory."""
-    index[of].discard(key)
-    if not index[of]:
-        del index[of]
+    def _indexes(
+        self, record: SnapshotRecord
+    ) -> tuple[tuple[dict[str, tuple[str, ...]], str], ...]:
+        return (self._keys_of_snapshot, record.id), (self._keys_of_volume, record.volume_id)
