@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import names
 from ..bus.interface import Call, Interface, method, prop, query
+from ..bus.values import variant
 from ..bus.wire import Variant
 from ..core.service import Service
 from ..model import Volume
@@ -63,7 +64,7 @@ class VolumeInterface(Interface):
     async def get_users(self, call: Call, key: str) -> list[dict[str, Variant]]:
         users = await self._service.volumes.users(key)
         return [
-            {"pid": Variant("u", user.pid), "command": Variant("s", user.command)} for user in users
+            {"pid": variant("u", user.pid), "command": variant("s", user.command)} for user in users
         ]
 
     @prop("Id", "s", emits="const")

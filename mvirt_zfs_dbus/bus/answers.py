@@ -75,7 +75,7 @@ class Answers:
     ) -> tuple[int, errors.Error | None]:
         try:
             reply = Message.new_method_return(message, signature, body)
-            return self._connection.send(reply), None
+            return self._connection.send(reply, counted=True), None
         except errors.LimitsExceeded as too_large:
             return 0, too_large
         except Exception:

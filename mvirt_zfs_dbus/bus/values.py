@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
-from .wire import Variant
+from .wire import Variant, countable
 
 _MOST: Final = 2**64 - 1
 
@@ -17,7 +17,8 @@ def _text(value: Any) -> str:
     text = str(value)
     if text.isascii() and "\0" not in text:
         return text
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    return countable(text)
 
 
 def _count(value: Any) -> int:

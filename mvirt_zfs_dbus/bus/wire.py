@@ -21,6 +21,7 @@ from .library import (
     MessageType,
     Variant,
     bus_address,
+    countable,
     marshalled,
     unpacked,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Subscription",
     "Variant",
     "connect",
+    "countable",
     "unpacked",
 ]
 
@@ -125,12 +127,13 @@ class Connection:
             del self._pending[message.serial]
         return body_or_error(answer)
 
-    def send(self, message: Message) -> int:
+    def send(self, message: Message, *, counted: bool = False) -> int:
         """Send a message that nobody waits for, and answer its size in bytes. One that cannot be
-        built raises. LimitsExceeded: it is larger than a bus takes."""
+        built raises. LimitsExceeded: it is larger than a bus takes. ``counted``: the values in it
+        were made by :mod:`.values`, as :func:`.library.marshalled` would like to know."""
         if not message.serial:
             message.serial = self._bus.next_serial()
-        data = marshalled(message)
+        data = marshalled(message, counted=counted)
         self._writer.write(data, message.unix_fds or ())
         return len(data)
 

@@ -281,10 +281,10 @@ async def test_a_call_that_wants_no_reply_gets_none(
     sent: list[Message] = []
     really_send = toy.connection.send
 
-    def send(message: Message) -> int:
+    def send(message: Message, **how: bool) -> int:
         if message.message_type is not MessageType.METHOD_CALL:
             sent.append(message)
-        return really_send(message)
+        return really_send(message, **how)
 
     monkeypatch.setattr(toy.connection, "send", send)
     for member in ("Wait", "Nonsense"):

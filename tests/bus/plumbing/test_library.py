@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mvirt_zfs_dbus.bus import library
 from mvirt_zfs_dbus.bus.library import Message, Variant, marshalled
+from mvirt_zfs_dbus.bus.values import converter, variant
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
@@ -31,6 +32,19 @@ def test_a_text_is_sent_with_its_length_in_bytes(text: str, key: str, inner: str
     assert sent[0] == sent[1]
     length = len(text.encode()).to_bytes(4, "little")
     assert length + text.encode() + b"\0" in sent[0]
+
+
+@given(text=TEXTS, key=TEXTS)
+def test_values_made_for_the_bus_need_not_be_counted_again(text: str, key: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "_MISCOUNTS", True)
+        made = [converter("a{ss}")({key: text}), variant("as", [text]), variant("s", text)]
+        sent = []
+        for counted in (False, True):
+            message = signal("a{ss}vv", *made)
+            message.serial = 1
+            sent.append(bytes(marshalled(message, counted=counted)))
+    assert sent[0] == sent[1]
 
 
 def test_numbers_flags_and_paths_stay_what_they_are() -> None:
