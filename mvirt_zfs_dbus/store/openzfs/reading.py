@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 from ...errors import NotFound, PoolUnavailable
@@ -14,7 +15,7 @@ from ..base import Inventory
 from . import device, programs, rows, zpool
 from .events import ANYTHING
 from .kernel import Kernel, ProgramFailed
-from .rows import DatasetRow, is_id
+from .rows import DatasetRow, Thing, is_id
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ class Reading:
         kernel.touched = self.touch
         self._rows: dict[str, DatasetRow] = {}
         """What the last scan saw, and what of it was changed since."""
+        self._things: dict[str, list[Thing]] = {}
+        """What exists of each row. Of a row that stayed, the very same objects each time: whoever
+        compares two inventories is through with them at once."""
         self._stale: set[str] = set()
         self._all_stale = True
         self._scanning = asyncio.Lock()
@@ -64,9 +68,9 @@ class Reading:
         usage = rows.pool_usage(root, *await self._recent_space())
         found = sorted(self._rows.values(), key=lambda row: row.dataset)
         self._homes = {s.name: row.dataset for row in found for s in row.snapshots}
-        inventory = Inventory(Pool(self._kernel.root, health, usage))
+        things = chain.from_iterable(self._things[row.dataset] for row in found)
         deleted = {row.dataset for row in found if row.deleted}
-        return rows.add_to(inventory, found), deleted
+        return rows.inventory(Pool(self._kernel.root, health, usage), things), deleted
 
     async def _renew_rows(self) -> Mapping[bytes, Any]:
         """Read what is stale; the answer is what the program says of the root dataset."""
@@ -78,11 +82,12 @@ class Reading:
             self._all_stale |= everything
             self._stale |= stale
             raise
-        if everything:
-            self._rows.clear()
-        for name in stale:
+        for name in list(self._rows) if everything else stale:
             self._rows.pop(name, None)
-        self._rows.update((row.dataset, row) for row in rows.read_datasets(answer))
+            self._things.pop(name, None)
+        for row in rows.read_datasets(answer):
+            self._rows[row.dataset] = row
+            self._things[row.dataset] = rows.things(row)
         root: Mapping[bytes, Any] = answer[b"root"]
         return root
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...model import Kind, PoolUsage, Snapshot, Template, Usage, Volume
+from ...model import Kind, Pool, PoolUsage, Snapshot, Template, Usage, Volume
 from ..base import Inventory
 from .device import device_path
 from .properties import DELETED, IMAGE, SNAPSHOT, Metadata, decode
@@ -30,6 +30,7 @@ _METADATA: Final = (
 )
 
 Answer = Mapping[bytes, Any]
+Thing = Volume | Snapshot | Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,22 +169,31 @@ def snapshots(row: DatasetRow) -> list[Snapshot]:
     ]
 
 
-def add_to(inventory: Inventory, rows: list[DatasetRow]) -> Inventory:
-    """The inventory with what exists of these rows."""
+def things(row: DatasetRow) -> list[Thing]:
+    """What exists of this row: a volume and its snapshots, a template, or nothing."""
+    if not row.exists:
+        return []
+    if row.metadata.kind == Kind.VOLUME:
+        return [volume(row), *snapshots(row)]
+    if _has_image(row):
+        return [template(row)]
+    _log.warning("template %s has lost its @%s: left alone", row.dataset, IMAGE_SNAPSHOT)
+    return []
+
+
+def inventory(pool: Pool, found: Iterable[Thing]) -> Inventory:
     volumes: dict[str, Volume] = {}
     templates: dict[str, Template] = {}
-    found: dict[str, Snapshot] = {}
-    for row in rows:
-        if not row.exists:
-            continue
-        if row.metadata.kind == Kind.VOLUME:
-            volumes[row.id] = volume(row)
-            found.update((snapshot.id, snapshot) for snapshot in snapshots(row))
-        elif _has_image(row):
-            templates[row.id] = template(row)
-        else:
-            _log.warning("template %s has lost its @%s: left alone", row.dataset, IMAGE_SNAPSHOT)
-    return Inventory(inventory.pool, volumes, found, templates)
+    snapshots: dict[str, Snapshot] = {}
+    for thing in found:
+        match thing:
+            case Volume():
+                volumes[thing.id] = thing
+            case Snapshot():
+                snapshots[thing.id] = thing
+            case Template():
+                templates[thing.id] = thing
+    return Inventory(pool, volumes, snapshots, templates)
 
 
 def pool_usage(root: Answer, size: int, allocated: int, free: int) -> PoolUsage:

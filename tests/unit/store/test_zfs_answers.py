@@ -59,7 +59,8 @@ def snapshot_row(name: str, txg: int, **changed: object) -> dict[bytes, Any]:
 
 def scanned(**datasets: dict[bytes, Any]) -> Inventory:
     named = {f"tank/vm/{name}".encode(): row for name, row in datasets.items()}
-    return rows.add_to(EMPTY, rows.read_datasets({b"datasets": named}))
+    found = rows.read_datasets({b"datasets": named})
+    return rows.inventory(EMPTY.pool, (thing for row in found for thing in rows.things(row)))
 
 
 def test_a_volume_is_read_whole() -> None:

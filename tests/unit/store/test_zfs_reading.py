@@ -92,6 +92,16 @@ async def test_only_what_was_touched_is_read_again(kernel: KernelDouble, reading
     assert kernel.asked == [None, [], [f"tank/vm/{ONE}"]]
 
 
+async def test_what_stayed_is_the_very_same_object_in_the_next_inventory(
+    kernel: KernelDouble, reading: Reading
+) -> None:
+    before, _ = await reading.rescan()
+    reading.touch(f"tank/vm/{ONE}")
+    after, _ = await reading.rescan()
+    assert after.volumes[TWO] is before.volumes[TWO]
+    assert after.volumes[ONE] is not before.volumes[ONE]
+
+
 async def test_what_is_gone_is_gone_after_a_rescan(kernel: KernelDouble, reading: Reading) -> None:
     await names(reading)
     del kernel.rows[f"tank/vm/{ONE}"]
