@@ -60,7 +60,7 @@ class ServiceBesideModel(RuleBasedStateMachine):
 
     # The service itself
 
-    @precondition(lambda self: self.steps % 19 == 7)
+    @precondition(lambda self: self.steps % 5 == 3)
     @rule(number=st.sampled_from([signal.SIGTERM, signal.SIGKILL]))
     def restart(self, number: signal.Signals) -> None:
         self.counted[number.name] += 1
