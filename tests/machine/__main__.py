@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--timeout", type=float, default=900, help="seconds; %(default)s")
             sub.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
         if function is _test:
-            sub.add_argument("--timeout", type=float, default=1800, help="seconds; %(default)s")
+            sub.add_argument("--timeout", type=float, default=2400, help="seconds; %(default)s")
             sub.add_argument("pytest", nargs=argparse.REMAINDER, metavar="PYTEST-ARGUMENT")
 
     verb(_build, "build kernel and disk, or find them in the cache")
