@@ -110,7 +110,7 @@ class Store(Protocol):
         """What a volume or template occupies, or one of its snapshots, fresh."""
 
     async def users(self, dataset_id: str) -> list[User]:
-        """The processes that hold the disk open, this service's own not counted."""
+        """The processes of this host that hold the disk open, this service's own not counted."""
 
     # Volumes
 
@@ -188,7 +188,8 @@ class Store(Protocol):
         """Destroy an unpublished target. One that does not exist (any more) is no error."""
 
     async def open_spool(self) -> int:
-        """A file descriptor of an unnamed temporary file in the pool; the caller closes it."""
+        """A file descriptor of an unnamed temporary file with room for a large part of an image: in
+        the pool, or where a store without files has them. The caller closes it."""
 
     async def collect(self) -> None:
         """Destroy what was deferred and has no clones any more."""
