@@ -8,8 +8,8 @@ install-bench:
 	@tools/install-packages $(BENCH_PACKAGES)
 	@tools/install-python fast,cli
 
-bench: install-bench ## imports against qemu-img, cp, dd and curl; BENCH='imports --rounds 3' for less
+bench: install-bench ## imports against qemu-img and others, thousands of volumes; BENCH='scale' for one
 	@$(PYTHON) -m bench $(BENCH)
 
-bench-machine: install-machine ## what is measured on real ZFS, in the test machine
+bench-machine: install-machine ## what is measured on real ZFS, in the test machine: operations against zfs
 	@$(PYTHON) -m bench.machine $(BENCH)
