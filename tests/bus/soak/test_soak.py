@@ -61,14 +61,16 @@ async def monitor(address: str) -> AsyncIterator[None]:
                 changed.set()
 
         following = asyncio.create_task(follow())
-        yield
-        there = set((await client.inventory()).by_path)
-        async with asyncio.timeout(60):
-            while set(watch.inventory.by_path) != there:
-                changed.clear()
-                await changed.wait()
-        following.cancel()
-        await asyncio.wait([following])
+        try:
+            yield
+            there = set((await client.inventory()).by_path)
+            async with asyncio.timeout(60):
+                while set(watch.inventory.by_path) != there:
+                    changed.clear()
+                    await changed.wait()
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
 
 
 async def one_round(service: ServiceProcess, load: SoakLoad, seconds: float) -> Held:
