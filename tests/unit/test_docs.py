@@ -51,6 +51,17 @@ def test_the_administrator_finds_each_action_and_each_key_of_the_configuration()
     assert found == list(config._KEYS)
 
 
+def test_the_administrator_finds_the_defaults_of_the_example_configuration() -> None:
+    example = (TOP / "systemd/mvirt-zfs-dbus.toml").read_text()
+    bounds = dict(re.findall(r"^# (max-[a-z-]+) = (.*)$", example, re.MULTILINE))
+    assert len(bounds) == 7
+    text = (DOCS / "administrator.md").read_text()
+    shown: dict[str, str] = {}
+    for keys, defaults in re.findall(r"^\| (`max-.*?`) \| (`.*?`) \|", text, re.MULTILINE):
+        shown |= zip(re.findall("`(.*?)`", keys), re.findall("`(.*?)`", defaults), strict=True)
+    assert shown == {key: value.strip('"') for key, value in bounds.items()}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 def test_links_and_named_files_exist(page: Path) -> None:
     text = page.read_text()
