@@ -1,19 +1,29 @@
-"""Who holds a file or a block device open, from proc(5) and sysfs. Blocking; for threads."""
+"""Who holds a file or a block device open, from proc(5) and sysfs. Blocking; for threads.
+
+To look at what a process has open is to ask the file system it is on, and that of a dead NFS server
+never answers: so it is looked for in a thread of its own, and for a while only.
+"""
 
 from __future__ import annotations
 
 import os
+import queue
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ...errors import DeviceBusy
 from ...model import User
 
 KERNEL: Final = 0
 """The pid of a user that is no process."""
-
+PATIENCE: Final = 10.0
+"""Seconds; a look at ten thousand open files takes a tenth of one."""
+_MOST_HUNG: Final = 4
+"""Looks that may hang at a time."""
 
 Identity = tuple[int, ...]
 
@@ -23,11 +33,43 @@ def users_of(file: os.stat_result) -> list[User]:
 
     What the kernel holds counts as pid 0: a loop device, a device mapper table, a mount. No process
     has the disk open then, but what is above it would lose it. Processes of others are seen by root
-    only.
+    only. DeviceBusy: it cannot be told, because some process's file system does not answer.
     """
     wanted = _identity(file)
     if not wanted:
         return []
+    if not _free.acquire(timeout=PATIENCE):
+        raise DeviceBusy(_UNTOLD)
+    answer: queue.SimpleQueue[list[User] | Exception] = queue.SimpleQueue()
+    threading.Thread(target=_look, args=(file, wanted, answer), name="users", daemon=True).start()
+    try:
+        found = answer.get(timeout=PATIENCE)
+    except queue.Empty:
+        raise DeviceBusy(_UNTOLD) from None
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+_free: Final = threading.BoundedSemaphore(_MOST_HUNG)
+_UNTOLD: Final = (
+    "it cannot be told who has the disk open: some process has a file open on a file system that"
+    " does not answer"
+)
+
+
+def _look(
+    file: os.stat_result, wanted: Identity, answer: queue.SimpleQueue[list[User] | Exception]
+) -> None:
+    try:
+        answer.put(_users(file, wanted))
+    except Exception as error:
+        answer.put(error)
+    finally:
+        _free.release()
+
+
+def _users(file: os.stat_result, wanted: Identity) -> list[User]:
     found = [User(pid, _command(pid)) for pid in _processes() if _has_open(pid, wanted)]
     names = [*_loop_devices(wanted)]
     if stat.S_ISBLK(file.st_mode):

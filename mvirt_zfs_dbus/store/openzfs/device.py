@@ -156,11 +156,13 @@ def users_of(dataset: str) -> list[User]:
 
 def holder_of(dataset: str) -> str:
     """Who has the device open, in words for an error message; empty when it cannot be told."""
-    named = [
-        f"{user.command} (pid {user.pid})" if user.pid else user.command
-        for user in _openers(dataset)
-    ]
-    return ", ".join(named)
+    try:
+        openers = _openers(dataset)
+    except DeviceBusy:
+        return ""
+    return ", ".join(
+        f"{user.command} (pid {user.pid})" if user.pid else user.command for user in openers
+    )
 
 
 def _openers(dataset: str) -> list[User]:

@@ -3,8 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import pytest
+from hung_files import GETATTR, hung_files, needs_fuse
+
+from mvirt_zfs_dbus.errors import DeviceBusy
+from mvirt_zfs_dbus.store.files import users
 from mvirt_zfs_dbus.store.files.users import users_of
 
 HOLD = "import sys; held = open(sys.argv[1]); print('open', flush=True); input()"
@@ -28,3 +34,27 @@ def test_what_is_no_disk_is_used_by_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
         assert users_of(path.stat()) == []
+
+
+@needs_fuse
+def test_a_process_whose_file_system_does_not_answer_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "PATIENCE", 0.5)
+    disk = tmp_path / "disk"
+    disk.touch()
+    with hung_files(tmp_path / "hung") as files:
+        command = [sys.executable, "-c", HOLD, str(files.path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"open\n"
+            files.hung, files.hung_for = {GETATTR}, os.getpid()
+            for _ in range(users._MOST_HUNG + 1):
+                with pytest.raises(DeviceBusy, match="cannot be told"):
+                    users_of(disk.stat())
+            files.go_on()
+            for thread in threading.enumerate():
+                if thread.name == "users":
+                    thread.join()
+            assert users_of(disk.stat()) == []
+            holder.communicate(b"\n")
