@@ -191,7 +191,8 @@ class ZfsBackend(StoreBackend):
 def _in_a_pool(request: pytest.FixtureRequest) -> StoreBackend:
     tests_own: Path = request.getfixturevalue("tmp_path")
     pool = os.environ.get("MVIRT_TEST_POOL", "tank")
-    return ZfsBackend(f"{pool}/{tests_own.name.replace('_', '-')}", tests_own / "run")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")  # each has a tmp_path of this name
+    return ZfsBackend(f"{pool}/{worker}{tests_own.name.replace('_', '-')}", tests_own / "run")
 
 
 def _on_plain_files(request: pytest.FixtureRequest) -> StoreBackend:

@@ -296,6 +296,7 @@ async def test_a_disk_that_dies_during_an_import_loses_nothing(disk: Disk) -> No
             disk.revive()
             host.run("zpool", "clear", SMALL)
             await job.wait()
+        await health(client, "ONLINE")
         imported = await client.manager.volume("caught")
         assert imported.size_bytes == 64 * MIB
         assert host.read((await client.manager.volume("kept")).device, 10) == b"still here"

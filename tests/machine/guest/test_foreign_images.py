@@ -37,9 +37,11 @@ def folder() -> Iterator[Path]:
     for kind, options in KINDS.items():
         convert = ("qemu-img", "convert", "-O", kind.rpartition(".")[2], "-o", options)
         host.run(*convert, raw, folder / f"disk.{kind}")
-    host.run(
-        "qemu-img", "create", "-q", "-f", "vdi", "-o", "static=on", folder / "large.vdi", "64G"
-    )
+    with (folder / "large.raw").open("wb") as large:  # takes some seconds, being no holes
+        for _ in range(256):
+            large.write(b"large" * (MIB // 5))
+        large.truncate(256 * MIB)
+    host.run("qemu-img", "convert", "-O", "vdi", folder / "large.raw", folder / "large.vdi")
     for image in folder.iterdir():
         image.chmod(0o600)
     yield folder
