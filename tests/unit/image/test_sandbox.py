@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,6 @@ from pathlib import Path
 import pytest
 
 from mvirt_zfs_dbus.image import sandbox
-from mvirt_zfs_dbus.image.convert import serve
-from mvirt_zfs_dbus.image.pool import Pool
 
 landlock = pytest.mark.skipif(not sandbox.landlock_abi(), reason="a kernel without Landlock")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up being root")
@@ -164,20 +164,30 @@ def test_a_worker_dies_with_its_parent():
     os.close(reading)
 
 
+CONVERTER = """
+import os, socket, sys
+from mvirt_zfs_dbus.image import channel, sandbox
+from mvirt_zfs_dbus.image.convert import serve
+from mvirt_zfs_dbus.image.pool import Pool
+
+sandbox.enter_converter(os.getppid())
+pool = Pool()
+sandbox.forbid_processes()
+serve(channel.Connection(socket.socket(fileno=int(sys.argv[1]))), pool)
+"""
+
+
 def test_a_conversion_works_in_there(tmp_path):
     """All that the converter imports lazily has been imported before."""
     from mvirt_zfs_dbus.image import channel, protocol
 
     (tmp_path / "disk").write_bytes(b"x" * 10000)
     ours, theirs = channel.pair()
-    pid = os.fork()
-    if not pid:
-        ours.close()
-        sandbox.enter_converter(os.getppid())
-        pool = Pool()
-        sandbox.forbid_processes()
-        serve(channel.Connection(theirs), pool)
-        os._exit(0)
+    converter = subprocess.Popen(  # a process of its own: this one may be too large for its limits
+        [sys.executable, "-c", CONVERTER, str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        env={name: value for name, value in os.environ.items() if "COVERAGE" not in name},
+    )
     theirs.close()
     with ours, (tmp_path / "disk").open() as source, (tmp_path / "out").open("w+b") as target:
         channel.send(ours, protocol.Open("auto", "sha512", None), [source.fileno()])
@@ -186,7 +196,7 @@ def test_a_conversion_works_in_there(tmp_path):
         while isinstance(message := channel.receive(ours)[0], protocol.Report):
             pass
         assert isinstance(message, protocol.Done)
-    os.waitpid(pid, 0)
+    assert converter.wait() == 0
     assert (tmp_path / "out").read_bytes() == b"x" * 10000
 
 
