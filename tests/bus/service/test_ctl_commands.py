@@ -100,6 +100,7 @@ async def test_an_example_of_the_help_works_on_a_terminal(
             await shown.until("[y/N] ")
             await shown.type("y\n")
         if command == "monitor":
+            await shown.until("watching")
             await ctl("volume", "create", "other", "1M")
             await shown.until("other")
             await shown.type(CTRL_C)
