@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import re
 import shutil
@@ -100,9 +102,10 @@ async def test_an_example_of_the_help_works_on_a_terminal(
             await shown.until("[y/N] ")
             await shown.type("y\n")
         if command == "monitor":
-            await shown.until("watching")
-            await ctl("volume", "create", "other", "1M")
-            await shown.until("other")
+            seen = asyncio.create_task(shown.until("other"))
+            for number in itertools.takewhile(lambda _: not seen.done(), itertools.count()):
+                await ctl("volume", "create", f"other-{number}", "1M")
+            await seen
             await shown.type(CTRL_C)
         status = await shown.end()
     assert status == (130 if command == "monitor" else 0), shown.shown
