@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import venv
 import zipfile
@@ -68,6 +68,11 @@ def test_the_wheel_has_the_package_with_all_its_files_and_nothing_else(
     assert packed == files
 
 
+def library(entry: Path) -> str:
+    """What a folder or its metadata, with a version in its name, belongs to."""
+    return re.split(r"-\d", entry.name)[0]
+
+
 @pytest.fixture
 def pipx(tmp_path: Path) -> dict[str, str]:
     """The environment of a pipx that has its own folders and no package index.
@@ -77,11 +82,14 @@ def pipx(tmp_path: Path) -> dict[str, str]:
     """
     home = tmp_path / "pipx"
     venv.create(home / "shared", with_pip=True)
-    ours = Path(sysconfig.get_path("purelib"))
     [shared] = (home / "shared/lib").glob("python*/site-packages")
-    for entry in ours.iterdir():
-        if "mvirt" not in entry.name and not (shared / entry.name).exists():
+    there = {library(entry) for entry in shared.iterdir()}
+    for folder in [Path(each) for each in sys.path if each.endswith("-packages")]:
+        found = [entry for entry in folder.iterdir() if "mvirt" not in entry.name]
+        entries = [entry for entry in found if library(entry) not in there]
+        for entry in entries:
             (shared / entry.name).symlink_to(entry)
+        there |= {library(entry) for entry in entries}
     return os.environ | {
         "PIPX_HOME": str(home),
         "PIPX_BIN_DIR": str(tmp_path / "bin"),
