@@ -288,7 +288,7 @@ async def test_a_refused_image_does_not_wait_for_its_download(task, server):
 
 
 async def test_a_downloader_that_dies_is_the_error(task, server):
-    async with task.begin(UrlSource(f"{server.url}/stall")) as conversion:
+    async with task.begin(UrlSource(f"{server.url}/silent")) as conversion:
         probing = asyncio.create_task(conversion.probe())
         await server.asked.wait()
         os.kill(conversion._downloader.pid, signal.SIGSEGV)
