@@ -113,7 +113,7 @@ class ForkedServer:
             os.setsid()
             os.dup2(control_fd, 3)
             os.closerange(4, 0x7FFFFFFF)
-            vars(forkserver.downloader)["warm_up"] = _nothing  # reads all CAs, and nothing downloads
+            vars(forkserver.downloader)["warm_up"] = _nothing  # it reads all CAs
             forkserver.main(3)
             os._exit(0)
         self._pidfd = os.pidfd_open(self.pid)
