@@ -6,6 +6,7 @@ has what evens out their differences; the rest of the package takes all of it fr
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,10 @@ __all__ = [
     "marshalled",
     "unpacked",
 ]
+
+_LONGEST_LINE: Final = 16384
+"""Bytes that a bus says in one line of its handshake, at most: libdbus's own bound for both ends
+(MAX_BUFFER in dbus-auth.c)."""
 
 LARGEST_SENT: Final = 32 * 2**20
 """Bytes; dbus-daemon's system bus ends a connection over more (max_message_size in its
@@ -88,6 +93,20 @@ class Bus(MessageBus):
             opened = getattr(self, name, None)
             if opened is not None:
                 opened.close()
+
+    async def _auth_readline(self) -> str:
+        """One line of the other end. dbus-next and dbus-fast 1.84 wait for it for ever, without
+        giving way to anybody, once the other end has gone."""
+        loop = asyncio.get_running_loop()
+        line = b""
+        while not line.endswith(b"\r\n"):
+            piece = await loop.sock_recv(self._sock, 1)
+            if not piece:
+                raise ConnectionError("it ended the connection before it had let us in")
+            if len(line) == _LONGEST_LINE:
+                raise ConnectionError("what it says is no handshake of D-Bus")
+            line += piece
+        return line[:-2].decode()
 
     async def _authenticate(self) -> None:
         await super()._authenticate()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from mvirt_zfs_dbus.bus import library
 from mvirt_zfs_dbus.bus.library import Message, Variant, marshalled
 from mvirt_zfs_dbus.bus.values import converter, variant
+from mvirt_zfs_dbus.bus.wire import BusError, connect
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
@@ -51,3 +54,19 @@ def test_numbers_flags_and_paths_stay_what_they_are() -> None:
     body = [True, 5, 0.5, "/a", ["/b"], Variant("t", 2**64 - 1)]
     assert library._counted(body) == body
     assert library._counted(body)[0] is True
+
+
+@pytest.mark.parametrize(
+    ("says", "told"), [(b"", "ended the connection"), (b"x" * 20_000, "no handshake")]
+)
+async def test_a_bus_that_hangs_up_before_it_has_let_us_in_is_an_error(
+    tmp_path: Path, says: bytes, told: str
+) -> None:
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n")
+        writer.write(says)
+        writer.close()
+
+    async with await asyncio.start_unix_server(meet, tmp_path / "bus"):
+        with pytest.raises(BusError, match=told):
+            await connect(f"unix:path={tmp_path / 'bus'}")
