@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from aiohttp import web
 
 from .ctl import Ctl
 from .process import MIB, Client, ServiceProcess, client_on
+from .web import files_of, serving
 
 
 @pytest.fixture
@@ -95,22 +95,12 @@ async def slow_url() -> AsyncIterator[str]:
 
     application = web.Application()
     application.router.add_get("/slow.img", slow)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/slow.img"
-        await runner.cleanup()
+    async with serving(application) as url:
+        yield f"{url}/slow.img"
 
 
 @pytest.fixture
 async def image_url(images: dict[str, Path]) -> AsyncIterator[str]:
     """A whole image over HTTP."""
-    application = web.Application()
-    application.router.add_static("/", images["raw"].parent)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/{images['qcow2'].name}"
-        await runner.cleanup()
+    async with serving(files_of(images["raw"].parent)) as url:
+        yield f"{url}/{images['qcow2'].name}"

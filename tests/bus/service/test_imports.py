@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from mvirt_zfs_dbus.errors import AlreadyExists, NotCancelable, NotFound
 from mvirt_zfs_dbus.names import Interface
 
 from .process import MIB, Client, ServiceProcess
+from .web import serving
 
 JOB, VOLUME, TEMPLATE = Interface.JOB, Interface.VOLUME, Interface.TEMPLATE
 
@@ -47,12 +47,8 @@ async def server(images: dict[str, Path]) -> AsyncIterator[str]:
     application = web.Application()
     application.router.add_get("/slow/", slow)
     application.router.add_static("/", images["raw"].parent)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        await runner.cleanup()
+    async with serving(application) as url:
+        yield url
 
 
 @pytest.mark.parametrize("kind", ["raw", "qcow2"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from mixed_load.images import Image, make_images
 from mixed_load.load import check_templates
 from service.held import MIB, Held, held, no_worker
 from service.process import ServiceProcess
+from service.web import files_of, serving
 
 from mvirt_zfs_dbus.client import Client
 
@@ -35,19 +34,6 @@ SAMPLES = min(max(int(SECONDS / 3), 8), 60)
 CLIENTS = 3
 ROWS = 12
 """Of the table, at most."""
-
-
-@asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[str]:
-    """A web server that has the files of a folder."""
-    application = web.Application()
-    application.router.add_static("/", folder)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -123,7 +109,7 @@ async def test_what_the_service_holds_does_not_grow(
     made: list[Image] = make_images(folder, chance)
     samples: list[tuple[float, int, Held]] = []
     began = time.monotonic()
-    async with serving(folder) as url:
+    async with serving(files_of(folder)) as url:
         load = SoakLoad(made, images, url, chance)
         for _ in range(SAMPLES):
             found = await one_round(service, load, SECONDS / SAMPLES)
