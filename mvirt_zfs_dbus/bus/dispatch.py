@@ -185,24 +185,24 @@ class Dispatcher:
 
     async def _query(self, request: Request, target: _Target, call: Call) -> None:
         work = self._read(request, self._perform(request.message, target, call))
-        result, error = self._of_its_object(call, *await _outcome(request.message, work))
+        result, error = await _outcome(request.message, work)
+        error = self._of_its_object(call, error)
         self._answers.result(request, target.method, result, error)
 
     async def _change(self, request: Request, target: _Target, call: Call) -> None:
         details: dict[str, str] = {}
         work = self._perform_if_allowed(request.message, target, call, details)
-        result, error = self._of_its_object(call, *await _outcome(request.message, work))
+        result, error = await _outcome(request.message, work)
+        error = self._of_its_object(call, error)
         self._audit.write(
             call, details, self._answers.result(request, target.method, result, error)
         )
 
-    def _of_its_object(
-        self, call: Call, result: Any, error: errors.Error | None
-    ) -> tuple[Any, errors.Error | None]:
+    def _of_its_object(self, call: Call, error: errors.Error | None) -> errors.Error | None:
         """What a method of an object does not find is the object, which went meanwhile."""
         if isinstance(error, errors.NotFound) and call.path != self._tree.root:
-            error = errors.UnknownObject(error.message)
-        return result, error
+            return errors.UnknownObject(error.message)
+        return error
 
     async def _perform_if_allowed(
         self, message: Message, target: _Target, call: Call, details: dict[str, str]
