@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from foreign_kinds import KINDS, convert
 
 from mvirt_zfs_dbus.bus.wire import Variant, unpacked
 from mvirt_zfs_dbus.names import ErrorName, Interface
@@ -24,14 +25,6 @@ from .test_imports import imported, server
 __all__ = ["server"]
 
 JOB = Interface.JOB
-KINDS = {
-    "vmdk": "subformat=monolithicSparse",
-    "stream.vmdk": "subformat=streamOptimized",
-    "vhdx": "subformat=dynamic",
-    "vdi": "static=off",
-    "vpc": "subformat=dynamic,force_size=on",
-    "fixed.vpc": "subformat=fixed,force_size=on",
-}
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +32,9 @@ def foreign(images: dict[str, Path]) -> dict[str, Path]:
     """The disk of ``images`` in each format, made by qemu-img beside it."""
     raw = images["raw"]
     made = {}
-    for kind, options in KINDS.items():
+    for kind in KINDS:
         made[kind] = raw.with_name(f"foreign.{kind}")
-        command = ["qemu-img", "convert", "-O", kind.rpartition(".")[2], "-o", options]
-        subprocess.run([*command, raw, made[kind]], check=True)
+        convert(raw, kind, made[kind])
     return made
 
 

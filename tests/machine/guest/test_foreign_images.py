@@ -10,20 +10,12 @@ from pathlib import Path
 
 import host
 import pytest
+from foreign_kinds import KINDS, convert
 from host import MIB
 
 from mvirt_zfs_dbus.client import Client, Job
 from mvirt_zfs_dbus.errors import Cancelled, Truncated, UnsafeImage
 from mvirt_zfs_dbus.image.sandbox import NOBODY
-
-KINDS = {
-    "vmdk": "subformat=monolithicSparse",
-    "stream.vmdk": "subformat=streamOptimized",
-    "vhdx": "subformat=dynamic",
-    "vdi": "static=off",
-    "vpc": "subformat=dynamic,force_size=on",
-    "fixed.vpc": "subformat=fixed,force_size=on",
-}
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +26,8 @@ def folder() -> Iterator[Path]:
     raw = folder / "disk.raw"
     noise = random.Random(9).randbytes
     raw.write_bytes(noise(3 * MIB) + bytes(10 * MIB) + b"again" * MIB + noise(2 * MIB))
-    for kind, options in KINDS.items():
-        convert = ("qemu-img", "convert", "-O", kind.rpartition(".")[2], "-o", options)
-        host.run(*convert, raw, folder / f"disk.{kind}")
+    for kind in KINDS:
+        convert(raw, kind, folder / f"disk.{kind}")
     with (folder / "large.raw").open("wb") as large:  # takes some seconds, being no holes
         for _ in range(256):
             large.write(b"large" * (MIB // 5))
