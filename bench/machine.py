@@ -30,7 +30,7 @@ def main() -> None:
     given = _parser().parse_args()
     wanted = given.names or list(_REPORTS)
     results = host.ROOT / "build" / "bench"
-    machine = Machine("bench")
+    machine = Machine("bench", processors=2)
     machine.start(image.ensure())
     try:
         machine.push()

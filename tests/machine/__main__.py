@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.machine import image
+from tests.machine import image, parts
 from tests.machine.debian import ImageError
 from tests.machine.machine import CHECKOUT, Machine, MachineError
 
@@ -26,6 +27,7 @@ def main() -> int:
         if getattr(arguments, rest, [])[:1] == ["--"]:
             getattr(arguments, rest).pop(0)
     machine = Machine(arguments.name)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         status: int = arguments.verb(machine, arguments)
     except (MachineError, ImageError) as error:
@@ -47,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--timeout", type=float, default=900, help="seconds; %(default)s")
             sub.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
         if function is _test:
-            sub.add_argument("--timeout", type=float, default=2400, help="seconds; %(default)s")
+            sub.add_argument("--timeout", type=float, default=3600, help="seconds; %(default)s")
+            sub.add_argument("--part", choices=parts.PARTS, help="one of those that are run")
             sub.add_argument("pytest", nargs=argparse.REMAINDER, metavar="PYTEST-ARGUMENT")
 
     verb(_build, "build kernel and disk, or find them in the cache")
@@ -114,17 +117,27 @@ def _run(machine: Machine, arguments: argparse.Namespace) -> int:
 
 
 def _test(machine: Machine, arguments: argparse.Namespace) -> int:
+    """All parts side by side, or one, or what pytest is told to run; the exit status."""
+    if arguments.part:
+        return _test_in(machine, [arguments.part], arguments)
+    if arguments.pytest:
+        return _test_in(machine, ["only", *arguments.pytest], arguments)
+    return parts.run_all(machine.directory.name)
+
+
+def _test_in(machine: Machine, what: list[str], arguments: argparse.Namespace) -> int:
     """Exit status of the first tests that fail; results and logs stay in build/machine/NAME/."""
     results = machine.directory / "results"
+    machine.cut_power()  # one that a run left behind has its code and its pool
     try:
         _start(machine, arguments)
         machine.give(sorted((CHECKOUT / "build/deb").glob("*.deb")), PACKAGES)
         status = machine.exec([INSTALL], timeout=arguments.timeout)
         if status == 0:
-            command = ["env", *_settings(), "tests/machine/guest/run", RESULTS, *arguments.pytest]
+            command = ["env", *_settings(), "tests/machine/guest/run", RESULTS, *what]
             status = machine.exec(command, timeout=arguments.timeout)
             machine.pull(RESULTS, results)
-        if status == 0 and not arguments.pytest:
+        if status == 0 and what == [parts.FROM_OUTSIDE]:
             status = _test_from_outside(machine, results, arguments.timeout)
         return status
     finally:

@@ -22,5 +22,7 @@ machine-shell: install-machine ## a root shell in that machine, with a pool and 
 machine-stop: ## shut down the machine that machine-shell left running
 	@$(MACHINE) --name shell stop
 
-machine-clean: machine-stop ## drop the machine that was built; the next run builds it anew
+machine-clean: ## stop all machines and drop the one that was built; the next run builds it anew
+	@for each in build/machine/*/; do \
+		test ! -d "$$each" || $(MACHINE) --name "$$(basename "$$each")" stop || exit; done
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/mvirt-zfs-dbus" build/machine

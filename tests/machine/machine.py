@@ -35,7 +35,8 @@ class MachineError(Exception):
 
 
 class Machine:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, processors: int = 1) -> None:
+        self.processors = processors
         self.directory = CHECKOUT / "build" / "machine" / name
         self._pid = self.directory / "qemu.pid"
 
@@ -74,6 +75,7 @@ class Machine:
                 journal=self.directory / "journal.log",
                 status=writing,
                 ssh_port=port,
+                processors=self.processors,
             )
             command += ["-daemonize", "-pidfile", str(self._pid)]
             done = subprocess.run(

@@ -43,6 +43,7 @@ def command(
     journal: Path,
     status: int,
     ssh_port: int,
+    processors: int,
     memory: int = 3072,
 ) -> list[str]:
     """The command of one machine; its first disk is the root.
@@ -53,7 +54,8 @@ def command(
     qemu is to the guest what a power cut is.
     """
     return [
-        *("qemu-system-x86_64", "-machine", "q35", *accelerator, "-smp", "2", "-m", str(memory)),
+        *("qemu-system-x86_64", "-machine", "q35", *accelerator),
+        *("-smp", str(processors), "-m", str(memory)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *kernel.options,
         *("-append", f"{_APPEND} root=/dev/vda rw quiet systemd.show_status=no"),

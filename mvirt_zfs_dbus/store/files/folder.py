@@ -9,7 +9,6 @@ All is done relative to the open directory and never through a symbolic link. Bl
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from threading import RLock
 from typing import Final
 
 from ...errors import NoSpace, PoolUnavailable
+from .owning import PRIVATE_DIRECTORY, own
 
 RAW: Final = ".raw"
 RECORD: Final = ".json"
@@ -29,7 +29,6 @@ MAX_RECORD: Final = 1024 * 1024
 SECTOR: Final = 512
 """The unit of ``st_blocks``, whatever the file system's block size: stat(2)."""
 
-PRIVATE_DIRECTORY: Final = 0o700
 WRITABLE: Final = 0o600
 IMMUTABLE: Final = 0o400
 
@@ -59,8 +58,7 @@ class Folder:
                 f"{self.path} cannot be opened: {error.strerror}; it has to be a directory"
             ) from error
         try:
-            self._make_private()
-            self._keep_others_out()
+            own(self._fd, self.path)
             self._temporary = self._open_temporary()
         except BaseException:
             self.close()
@@ -89,27 +87,6 @@ class Folder:
             raise PoolUnavailable(
                 f"{self.path} is another directory than the one this service opened"
             )
-
-    def _make_private(self) -> None:
-        found = os.fstat(self._fd)
-        if found.st_uid != os.geteuid():
-            raise PoolUnavailable(
-                f"{self.path} belongs to uid {found.st_uid}, not to this service's"
-                f" {os.geteuid()}: its owner could swap any disk for another file"
-            )
-        if found.st_mode & stat.S_IWOTH:
-            raise PoolUnavailable(
-                f"everybody may write into {self.path}; disks want a directory of their own"
-            )
-        if stat.S_IMODE(found.st_mode) != PRIVATE_DIRECTORY:
-            os.fchmod(self._fd, PRIVATE_DIRECTORY)
-
-    def _keep_others_out(self) -> None:
-        """The lock is on the directory itself, so that no lock file can be lost or left over."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PoolUnavailable(f"another service has {self.path} open") from error
 
     def _open_temporary(self) -> int:
         with suppress(FileExistsError):

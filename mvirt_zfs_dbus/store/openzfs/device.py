@@ -41,7 +41,12 @@ _NAME_LENGTH: Final = 256
 
 _UDEV_DATABASE: Final = Path("/run/udev/data")
 
-_NOT_READY: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTBLK, errno.EBUSY})
+_ERESTARTSYS: Final = 512
+"""What opening a zvol gives while the kernel is at a pool for over a second, as in an import of any
+other (zvol_open, zvol_os.c, from Linux 5.13 on): "later". It has no name in errno."""
+_NOT_READY: Final = frozenset(
+    {errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOTBLK, errno.EBUSY, _ERESTARTSYS}
+)
 
 
 def device_path(dataset: str) -> str:

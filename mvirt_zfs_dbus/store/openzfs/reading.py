@@ -101,7 +101,11 @@ class Reading:
         new = volumes - self._usable
         if new:
             for name in sorted(await device.wait_for_devices(new, self._kernel.exists)):
-                _log.warning("%s has not appeared: is udev running?", device.device_path(name))
+                _log.warning(
+                    "%s has not appeared: is udev running? `udevadm trigger"
+                    " --subsystem-match=block` has it look again",
+                    device.device_path(name),
+                )
         self._usable = volumes
 
     async def deleted(self) -> set[str]:

@@ -136,6 +136,9 @@ class Staging:
         async with self._making(new.id) as staged:
             carried = properties.of_clone(kind, new, source_volume_id)
             await self._kernel.clone(staged, origin, carried)
+            if kind is Kind.VOLUME and new.size:
+                # Making a disk and setting its size both own the dataset in the kernel: one loses.
+                await device.wait_for_device(staged)
             await self._grow(staged, new.size)
 
     async def copy(

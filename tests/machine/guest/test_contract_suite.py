@@ -18,7 +18,8 @@ RAN = os.environ.get("MVIRT_TEST_CONTRACT", "")
 def test_every_contract_test_of_the_directory_store_ran_on_zfs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cases = ElementTree.parse(RAN).findall(".//testcase")
+    ran = ElementTree.parse(RAN).findall(".//testcase")
+    cases = [case for case in ran if case.get("classname", "").startswith("tests.contract.")]
     passed = sorted(case.get("name", "") for case in cases if not len(case.findall("skipped")))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q"]
     collected = subprocess.run(

@@ -101,6 +101,7 @@ async def test_no_kill_loses_a_disk_or_leaves_half_of_one(
         print(
             f"\n{KILLS} SIGKILLs in {seconds} (seed {SEED}): {world.done} operations done, "
             f"{world.cut_off} cut off, {load.refused.total()} refused ({refused}); "
+            f"{daemon.slept_on} kills slept on by the kernel; "
             f"{len(world.disks)} disks at the end; "
             "no orphan, no lost disk, no disk with wrong bytes"
         )

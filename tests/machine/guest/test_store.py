@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import ctypes.util
 import os
+import re
 import subprocess
 import time
 import uuid
@@ -225,6 +226,20 @@ async def test_what_is_unfinished_gets_a_device_only_when_it_is_written(
     host.run("udevadm", "settle")
     assert not Path(f"/dev/zvol/{bare}").exists()
     assert get("org.mvirt:state", bare) == "importing"
+
+
+async def test_lvm_reads_guests_disks_unless_it_is_told_as_the_page_tells_it(
+    store: ZfsStore,
+) -> None:
+    page = Path(__file__).parents[3] / "docs" / "administrator.md"
+    told = re.search(r"^ +(devices \{ global_filter .*\})$", page.read_text(), re.MULTILINE)
+    assert told
+    made = await store.create_volume(new(size=16 * host.MIB))
+    host.run("udevadm", "settle")
+    host.run("pvcreate", "--quiet", "--config", "devices { use_devicesfile = 0 }", made.device)
+    listed = ("pvs", "--noheadings", "--options", "pv_name", "--config")
+    assert host.run(*listed, "devices { use_devicesfile = 0 }")
+    assert not host.run(*listed, told[1])
 
 
 async def test_nobody_can_mount_or_format_a_target_that_is_being_written(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,16 @@ async def test_the_device_of_a_dataset_that_is_gone_is_not_waited_for(
     async with asyncio.timeout(20):  # less than it would wait for the device
         assert not await device.wait_for_devices(["no-pool/1"], still_there)
     assert asked == ["no-pool/1"] * 3
+
+
+@pytest.mark.parametrize("number", [errno.ENXIO, 512])
+def test_a_device_that_is_not_ready_is_not_there_yet(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """512 is ERESTARTSYS, which zvol_open lets out while a pool is imported: a double of that."""
+
+    def not_ready(_path: str, _flags: int) -> int:
+        raise OSError(number, "not ready")
+
+    monkeypatch.setattr(os, "open", not_ready)
+    assert not device.is_device_of("/dev/zvol/tank/1", "tank/1")
