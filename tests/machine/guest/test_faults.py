@@ -277,28 +277,35 @@ async def health(client: Client, wanted: str) -> None:
 
 
 async def test_a_disk_that_dies_during_an_import_loses_nothing(disk: Disk) -> None:
-    """ZFS suspends the pool: what was under way waits in the kernel until the disk is back."""
+    """ZFS suspends the pool: what was under way waits in the kernel until the disk is back.
+
+    That holds for writes: a target that must grow meanwhile cannot, and its import fails. So this
+    image's size is known.
+    """
     pid = host.unit("MainPID")
+    host.IMAGES.mkdir(parents=True, exist_ok=True)
+    image = host.IMAGES / "caught.raw"
+    image.write_bytes(os.urandom(64 * MIB))
     async with Client.connect("system") as client:
         kept = await client.manager.create_volume("kept", MIB)
         host.write(kept.device, b"still here")
         host.run("zpool", "sync", SMALL)
-        with fed(64 * MIB) as pipe:
-            job = await client.manager.import_image("caught", pipe, format="raw")
-            async for progress in job:
-                if progress.bytes_done:
-                    break
-            disk.die()
-            await health(client, "SUSPENDED")
-            with pytest.raises(PoolUnavailable):
-                await client.manager.create_volume("impossible", MIB)
-            assert (await job.refresh())["State"] == "running"
-            disk.revive()
-            host.run("zpool", "clear", SMALL)
-            await job.wait()
+        job = await client.manager.import_image("caught", str(image))
+        async for progress in job:
+            if progress.bytes_done:
+                break
+        disk.die()
+        await health(client, "SUSPENDED")
+        with pytest.raises(PoolUnavailable):
+            await client.manager.create_volume("impossible", MIB)
+        assert (await job.refresh())["State"] == "running"
+        disk.revive()
+        host.run("zpool", "clear", SMALL)
+        await job.wait()
         await health(client, "ONLINE")
         imported = await client.manager.volume("caught")
-        assert imported.size_bytes == 64 * MIB
+        assert host.read(imported.device, 64 * MIB) == image.read_bytes()
+        image.unlink()
         assert host.read((await client.manager.volume("kept")).device, 10) == b"still here"
         assert host.run("zpool", "list", "-H", "-o", "health", SMALL) == "ONLINE"
     assert host.unit("MainPID") == pid
