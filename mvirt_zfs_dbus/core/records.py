@@ -129,6 +129,8 @@ def decode(job_id: str, data: bytes) -> Job:
         raise DamagedRecord(str(error)) from error
     if job.id != job_id or not _UUID.fullmatch(job_id):
         raise DamagedRecord(f"it is the record of {job.id!r:.100}")
+    if job.state is JobState.DONE and not job.target_id:
+        raise DamagedRecord("it is done and has made nothing")
     return job
 
 

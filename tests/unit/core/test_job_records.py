@@ -43,7 +43,8 @@ jobs = st.builds(
     uid=st.integers(0, 2**32 - 1),
     state=st.sampled_from(JobState),
     phase=st.sampled_from(Phase),
-    **{each.name: counts if each.type == "int" else texts for each in fields(Job)[7:]},
+    **{each.name: counts if each.type == "int" else texts for each in fields(Job)[7:]}
+    | {"target_id": texts.filter(bool)},
 )
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -91,6 +92,13 @@ def test_whatever_a_field_becomes_the_job_can_be_shown_or_is_damaged(
     interface = JobInterface(Service())  # type: ignore[arg-type]
     for spec in JobInterface.properties.values():
         variant(spec.signature, getattr(interface, spec.attribute)(ID))
+
+
+def test_a_job_that_is_done_and_has_made_nothing_is_damaged() -> None:
+    done = replace(JOB, state=JobState.DONE)
+    assert decode(ID, json.dumps(asdict(done)).encode()) == done
+    with pytest.raises(DamagedRecord, match="has made nothing"):
+        decode(ID, json.dumps(asdict(replace(done, target_id=""))).encode())
 
 
 @given(st.integers(0, 400))
