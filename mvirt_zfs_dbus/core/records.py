@@ -23,6 +23,8 @@ MAX_RECORD: Final = 1024 * 1024
 _RECORD: Final = ".json"
 _TEMPORARY: Final = ".tmp"
 _DAMAGED: Final = ".damaged"
+_NAMED: Final = re.compile("[0-9A-Za-z_-]+")
+"""What makes an object path."""
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -129,8 +131,8 @@ def decode(job_id: str, data: bytes) -> Job:
         raise DamagedRecord(str(error)) from error
     if job.id != job_id or not _UUID.fullmatch(job_id):
         raise DamagedRecord(f"it is the record of {job.id!r:.100}")
-    if job.state is JobState.DONE and not job.target_id:
-        raise DamagedRecord("it is done and has made nothing")
+    if job.state is JobState.DONE and not _NAMED.fullmatch(job.target_id):
+        raise DamagedRecord(f"it is done and has made nothing: {job.target_id!r:.100}")
     return job
 
 

@@ -44,7 +44,7 @@ jobs = st.builds(
     state=st.sampled_from(JobState),
     phase=st.sampled_from(Phase),
     **{each.name: counts if each.type == "int" else texts for each in fields(Job)[7:]}
-    | {"target_id": texts.filter(bool)},
+    | {"target_id": st.uuids().map(str)},
 )
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
