@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -38,7 +37,7 @@ class ForkedDaemon:
         self._ready = ready
         self._pid = 0
         self.slept_on = 0
-        """How many kills needed help to reach every thread, see :func:`_wake`."""
+        """How many kills needed help to reach every thread, see :func:`_freeze`."""
 
     async def start(self) -> None:
         """Returns when the service has scanned the pool and owns its name."""
@@ -56,14 +55,16 @@ class ForkedDaemon:
         ended = asyncio.ensure_future(self._parent.stdout.readline())
         if not (await asyncio.wait([ended], timeout=_PATIENCE))[0]:
             self.slept_on += 1
-            with suppress(ProcessLookupError):  # it has ended after all
-                _wake(self._pid)
+            for frozen in (True, False):
+                with suppress(ProcessLookupError):  # it has ended after all
+                    _freeze(self._pid, frozen)
+                await asyncio.wait([ended], timeout=1)  # the kernel freezes while it goes on
         async with asyncio.timeout(_PATIENCE):
             assert await ended == b"-9\n", f"the service had ended by itself: {ended.result()!r}"
 
 
-def _wake(pid: int) -> None:
-    """Freeze and thaw a process that was killed and is still there.
+def _freeze(pid: int, frozen: bool) -> None:
+    """Freeze or thaw a process that was killed and is still there: both wake it.
 
     Linux 6.1.0-56 with ZFS 2.1.11 under qemu 7.2, with one processor as with two, leaves a thread
     asleep now and then, in futex_wait or in a pipe_read of zfs receive: SIGKILL is pending for it,
@@ -72,9 +73,7 @@ def _wake(pid: int) -> None:
     group = Path("/sys/fs/cgroup/killed")
     group.mkdir(exist_ok=True)
     (group / "cgroup.procs").write_text(str(pid))
-    for frozen in "10":
-        (group / "cgroup.freeze").write_text(frozen)
-        time.sleep(1)
+    (group / "cgroup.freeze").write_text("1" if frozen else "0")
 
 
 @asynccontextmanager
