@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .. import errors
-from .framing import METHOD_CALL
+from .framing import METHOD_CALL, LargeMessage
 from .interface import MethodSpec
 from .objects import ObjectTree
 from .socket_io import close_fds
 from .users import Request
 from .values import converter
-from .wire import Connection, LargeMessage, Message, MessageFlag, MessageType
+from .wire import Connection, Message, MessageFlag, MessageType
 
 _log = logging.getLogger(__name__)
 

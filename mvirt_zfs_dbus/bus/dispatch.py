@@ -13,11 +13,12 @@ from . import arguments, standard
 from .admission import CALLS_PER_SENDER, SECONDS_PER_CHANGE, Admission
 from .answers import FAULT, Answers, shown
 from .audit import AuditLog
+from .framing import LargeMessage
 from .interface import Call, Interface, MethodSpec
 from .objects import Node, ObjectTree
 from .polkit import Authority
 from .users import Request, User
-from .wire import Connection, LargeMessage, Message, MessageFlag
+from .wire import Connection, Message, MessageFlag
 
 _log = logging.getLogger(__name__)
 

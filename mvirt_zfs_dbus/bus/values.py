@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
-from .wire import Variant, countable
+from .library import countable
+from .wire import Variant
 
 _MOST: Final = 2**64 - 1
 

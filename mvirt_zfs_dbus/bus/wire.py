@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from .. import errors
 from .failures import BusError, ConnectionLost, NameTaken, RemoteError, body_or_error
-from .framing import LargeMessage
 from .library import (
     Bus,
     Message,
@@ -21,7 +20,6 @@ from .library import (
     MessageType,
     Variant,
     bus_address,
-    countable,
     marshalled,
     unpacked,
 )
@@ -32,7 +30,6 @@ __all__ = [
     "BusError",
     "Connection",
     "ConnectionLost",
-    "LargeMessage",
     "MatchRule",
     "Message",
     "MessageFlag",
@@ -42,7 +39,6 @@ __all__ = [
     "Subscription",
     "Variant",
     "connect",
-    "countable",
     "unpacked",
 ]
 
