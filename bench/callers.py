@@ -12,7 +12,8 @@ from mvirt_zfs_dbus.names import ROOT, Interface, snapshot_path, template_path, 
 
 from .raw import RawClient
 
-_SIZE: Final = 64 << 20
+SIZE: Final = 64 << 20
+BLOCK: Final = 16 << 10
 _PATIENCE: Final = 60
 """Seconds for udev to make a device's link."""
 
@@ -43,17 +44,14 @@ class Service:
 
     def create(self, volume: str) -> float:
         name = _name(volume)
-        return self._call(ROOT, Interface.MANAGER, "CreateVolume", "st", name, _SIZE, id=volume)
+        return self._call(ROOT, Interface.MANAGER, "CreateVolume", "st", name, SIZE, id=volume)
 
     def snapshot(self, volume: str) -> float:
-        return self.snapshot_named(volume, "one")
-
-    def snapshot_named(self, volume: str, name: str) -> float:
-        path, object_id = volume_path(volume), _snapshot(volume, name)
-        return self._call(path, Interface.VOLUME, "CreateSnapshot", "s", name, id=object_id)
+        path, object_id = volume_path(volume), _snapshot(volume)
+        return self._call(path, Interface.VOLUME, "CreateSnapshot", "s", "one", id=object_id)
 
     def resize(self, volume: str) -> float:
-        return self._call(volume_path(volume), Interface.VOLUME, "Resize", "t", _SIZE * 2)
+        return self._call(volume_path(volume), Interface.VOLUME, "Resize", "t", SIZE * 2)
 
     def clone(self, volume: str, template: str) -> float:
         path = template_path(template)
@@ -63,11 +61,11 @@ class Service:
         return self._call(volume_path(volume), Interface.VOLUME, "Delete", "")
 
     def delete_snapshot(self, volume: str) -> float:
-        path = snapshot_path(_snapshot(volume, "one"))
+        path = snapshot_path(_snapshot(volume))
         return self._call(path, Interface.SNAPSHOT, "Delete", "")
 
     def make_template(self, volume: str, template: str) -> None:
-        path, name = snapshot_path(_snapshot(volume, "one")), _name(template)
+        path, name = snapshot_path(_snapshot(volume)), _name(template)
         self._call(path, Interface.SNAPSHOT, "CreateTemplate", "s", name, id=template)
 
     def list_all(self) -> float:
@@ -96,14 +94,14 @@ class Zfs:
         """There is nothing to close."""
 
     def create(self, volume: str) -> float:
-        command = ("zfs", "create", "-s", "-b", "16k", "-V", str(_SIZE), self._dataset(volume))
+        command = ("zfs", "create", "-s", "-b", str(BLOCK), "-V", str(SIZE), self._dataset(volume))
         return self._made(volume, *command)
 
     def snapshot(self, volume: str) -> float:
         return seconds_of("zfs", "snapshot", f"{self._dataset(volume)}@one")
 
     def resize(self, volume: str) -> float:
-        return seconds_of("zfs", "set", f"volsize={_SIZE * 2}", self._dataset(volume))
+        return seconds_of("zfs", "set", f"volsize={SIZE * 2}", self._dataset(volume))
 
     def clone(self, volume: str, template: str) -> float:
         origin = f"{self._dataset(template)}@one"
@@ -146,5 +144,5 @@ def _name(volume: str) -> str:
     return f"bench-{volume}"
 
 
-def _snapshot(volume: str, name: str) -> str:
-    return str(uuid.uuid5(uuid.UUID(volume), name))
+def _snapshot(volume: str) -> str:
+    return str(uuid.uuid5(uuid.UUID(volume), "one"))

@@ -138,7 +138,6 @@ def _listing(found: Mapping[str, Any]) -> str:
     rows = [
         ["GetManagedObjects, ms", f"{median(seconds[operations.OURS]) * 1000:.1f}"],
         ["`zfs list -t all`, ms", f"{median(seconds[operations.THEIRS]) * 1000:.1f}"],
-        ["made over D-Bus, s", f"{listing['making']:.0f}"],
         ["start of the service, s", f"{start['seconds']:.2f}"],
         ["CPU of it, s", f"{start['cpu']:.2f}"],
         ["memory then, MiB", f"{start['memory'] / (1 << 20):.1f}"],

@@ -19,13 +19,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from mvirt_zfs_dbus.model import Kind
+from mvirt_zfs_dbus.store.base import NewDataset
+from mvirt_zfs_dbus.store.openzfs import properties
+
 from . import proc
-from .callers import Caller, Service, Zfs, seconds_of
+from .callers import BLOCK, SIZE, Caller, Service, Zfs, seconds_of
 
 OURS, THEIRS, WITH_DEVICE = "D-Bus", "zfs", "zfs, then its device"
 AT_ONCE: Final = 10
 _UNIT: Final = "mvirt-zfs-dbus.service"
 _LISTINGS: Final = 5
+_MAKERS: Final = 8
+"""Threads that make volumes; each waits for its transaction group."""
 
 Times = dict[str, dict[str, list[float]]]
 """Operation → who did it → seconds of each round."""
@@ -38,7 +44,6 @@ def main() -> None:
     parser.add_argument("pool")
     parser.add_argument("--rounds", type=int, default=50, help="%(default)s")
     parser.add_argument("--volumes", type=int, default=1000, help="to be listed; %(default)s")
-    parser.add_argument("--seconds", type=float, default=420, help="to make them; %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go too")
     given = parser.parse_args()
     contest = Contest(given.pool)
@@ -49,9 +54,11 @@ def main() -> None:
         "one": _told(contest.run(given.rounds, 1)),
         "ten": _told(contest.run(max(given.rounds // AT_ONCE, 1), AT_ONCE)),
     }
+    subprocess.run(["systemctl", "stop", _UNIT], check=True)
     _empty(given.pool)
-    found["listing"] = _told(_listing(given.pool, given.volumes, given.seconds))
+    _fill(given.pool, given.volumes)
     found["start"] = _told(_start())
+    found["listing"] = _told(_listing(given.pool, given.volumes))
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(found))
@@ -145,29 +152,38 @@ def _empty(pool: str) -> None:
                 )
 
 
-def _listing(pool: str, volumes: int, seconds: float) -> dict[str, Any]:
-    """All that is in the pool, over D-Bus and by ``zfs list``, in turns. As many volumes with two
-    snapshots each as can be made in so many seconds."""
-    service, made, began = Service(), 0, time.perf_counter()
-    while made < volumes and time.perf_counter() - began < seconds:
-        volume = str(uuid.uuid4())
-        service.create(volume)
-        service.snapshot_named(volume, "one")
-        service.snapshot_named(volume, "two")
-        made += 1
-    making = time.perf_counter() - began
-    subprocess.run(["udevadm", "settle"], check=True)
+def _fill(pool: str, volumes: int) -> None:
+    """So many volumes of two snapshots each, as the service makes them, without it: over the bus
+    each of them would wait for polkit and udev."""
+    import libzfs_core
+
+    made = [NewDataset(str(uuid.uuid4()), f"bench-{n}", SIZE, BLOCK) for n in range(volumes)]
+
+    def make(new: NewDataset) -> None:
+        name = f"{pool}/{new.id}".encode()
+        libzfs_core.lzc_create(name, "zvol", properties.of_dataset(Kind.VOLUME, new))
+
+    with ThreadPoolExecutor(_MAKERS) as threads:
+        list(threads.map(make, made))
+    for name in ("one", "two"):
+        taken = [f"{pool}/{new.id}@{uuid.uuid4()}".encode() for new in made]
+        libzfs_core.lzc_snapshot(taken, properties.of_snapshot(name, 1))
+    subprocess.run(["udevadm", "settle", "--timeout=600"], check=True)
+
+
+def _listing(pool: str, volumes: int) -> dict[str, Any]:
+    """All that is in the pool, over D-Bus and by ``zfs list``, in turns."""
+    service = Service()
     found: dict[str, list[float]] = {OURS: [], THEIRS: []}
     for _ in range(_LISTINGS):
         found[OURS].append(service.list_all())
         found[THEIRS].append(seconds_of("zfs", "list", "-t", "all", "-r", pool))
     service.close()
-    return {"volumes": made, "snapshots": 2 * made, "making": making, "seconds": found}
+    return {"volumes": volumes, "snapshots": 2 * volumes, "seconds": found}
 
 
 def _start() -> dict[str, float]:
     """The service started with all that there is, until systemd has it running."""
-    subprocess.run(["systemctl", "stop", _UNIT], check=True)
     taken = seconds_of("systemctl", "start", _UNIT)
     command = ["systemctl", "show", "--value", "--property=MainPID", _UNIT]
     shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -4,14 +4,15 @@
     POOL/UUID@UUID         a snapshot of a volume
     POOL/UUID@img          what volumes are cloned from a template by
     POOL/.tmp/UUID         one that is being made
+    POOL/.tmp/volumes/UUID the same, of a volume that is published at once
     POOL/.tmp              a file system for temporary files
 
 POOL may be a dataset inside a pool (``tank/vm``). What carries no property of ours is not ours.
 
 Who does what, in ``openzfs/``: ``programs`` (reading) and ``changes`` are channel programs, run by
 ``kernel`` and understood by ``rows`` and ``reading``; ``properties`` is what datasets carry;
-``staging`` makes and publishes, ``deletion`` destroys and rolls back, ``stream`` copies;
-``device``, ``events``, ``spool`` and ``zpool`` are the system around.
+``place`` is ``.tmp``, ``staging`` makes there and publishes, ``deletion`` destroys and rolls back,
+``stream`` copies; ``device``, ``events``, ``spool`` and ``zpool`` are the system around.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .openzfs.deletion import Deletion
 from .openzfs.events import Follower
 from .openzfs.kernel import Kernel, Step, no_step
 from .openzfs.opening import check_root, lock
+from .openzfs.place import Place
 from .openzfs.reading import Reading
 from .openzfs.rows import IMAGE_SNAPSHOT, DatasetRow
 from .openzfs.settled import settled
@@ -51,7 +53,8 @@ class ZfsStore:
         self._kernel = Kernel(_binding(), pool, step)
         self._reading = Reading(self._kernel)
         self._copier = Copier(self._kernel)
-        self._staging = Staging(self._kernel, self._copier, runtime_directory)
+        self._place = Place(self._kernel, runtime_directory)
+        self._staging = Staging(self._kernel, self._copier, self._place)
         self._deletion = Deletion(self._kernel)
         self._follower = Follower(pool, self._reading.touch, self._staging.sweep)
         self._lock = -1
@@ -62,7 +65,7 @@ class ZfsStore:
         try:
             self._lock = lock(self._runtime_directory, self.pool_name)
             await check_root(self._kernel)
-            await self._staging.prepare()
+            await self._place.prepare()
             self._deletion.deleted = await self._reading.deleted()
             await self.collect()
             self._follower.start()
@@ -105,7 +108,7 @@ class ZfsStore:
 
     @settled
     async def create_volume(self, new: NewDataset) -> Volume:
-        await self._staging.create(Kind.VOLUME, new)
+        await self._staging.create_volume(new)
         return rows.volume(await self._publish(new.id))
 
     @settled
@@ -201,7 +204,7 @@ class ZfsStore:
 
     @settled
     async def create_target(self, kind: Kind, new: NewDataset) -> None:
-        await self._staging.create(kind, new)
+        await self._staging.create_target(kind, new)
 
     async def open_target(self, dataset_id: str) -> int:
         return await self._staging.open(dataset_id)
@@ -222,7 +225,7 @@ class ZfsStore:
 
     @settled
     async def open_spool(self) -> int:
-        return await self._staging.open_spool()
+        return await self._place.open_spool()
 
     @settled
     async def collect(self) -> None:

@@ -147,19 +147,26 @@ return {value = (zfs.get_prop(argv["dataset"], argv["property"]))}
 PLACE: Final = (
     COMMON
     + """
-local place = argv["dataset"]
+local place, volumes = argv["dataset"], argv["volumes"]
 if not zfs.exists(place) then return {exists = false} end
 local found = {}
-for name in zfs.list.children(place) do found[#found + 1] = name end
+for name in zfs.list.children(place) do
+  if name ~= volumes then found[#found + 1] = name end
+end
+if zfs.exists(volumes) then
+  for name in zfs.list.children(volumes) do found[#found + 1] = name end
+end
 return {
   exists = true,
+  volmode = zfs.exists(volumes) and zfs.get_prop(volumes, "volmode") or nil,
   kind = own(place, "kind"),
   names = found,
   referenced = (zfs.get_prop(place, "referenced")),
 }
 """
 )
-"""Whether ``dataset`` exists and is ours, what is below it, and the bytes it holds itself."""
+"""Whether ``dataset`` exists and is ours, the bytes it holds itself, and what is below it and below
+``volumes``, which is below it too and whose ``volmode`` is told where it exists."""
 
 DELETED: Final = (
     COMMON

@@ -176,6 +176,11 @@ def of_spool() -> Properties:
     return native | encode({"kind": SPOOL, "state": IMPORTING})
 
 
+def of_staged_volumes() -> Properties:
+    """``.tmp/volumes``: what is made below it has its device at once."""
+    return {b"volmode": int(VolMode.DEV)}
+
+
 def encode(values: Mapping[str, str]) -> Properties:
     """Our properties by their full names; an empty value is left out."""
     return {

@@ -8,30 +8,33 @@ inherits ``org.mvirt:state=importing``, and one atomic rename out of there publi
 what is still there is destroyed.
 
 The place also hides it: below ``.tmp`` nothing gets a device node (``volmode=none``) before it asks
-for one of a kind whose partitions the host does not look for.
+for one of a kind whose partitions the host does not look for (``volmode=dev``). The kernel makes
+such a node some time after it was asked to, under the name it was asked for: renamed before that, a
+dataset gets none. It makes the one that a dataset inherits together with the dataset (ZFS 2.1,
+dmu_objset_create). So volumes that are published at once are made below ``.tmp/volumes``, which has
+``volmode=dev``, and nothing has to wait for udev before the rename.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final
 
-from ...errors import AlreadyExists, DeviceTimeout, Error, NotFound, PoolUnavailable
+from ...errors import AlreadyExists, DeviceTimeout, Error, NotFound
 from ...model import Kind
 from ..base import NewClone, NewDataset
-from . import changes, device, programs, properties, spool
-from .busy import PATIENCE, when_free
-from .kernel import Kernel, error_of
+from . import device, programs, properties
+from .busy import PATIENCE
+from .kernel import Kernel
+from .place import Place
 from .rows import IMAGE_SNAPSHOT, DatasetRow, read_datasets
 from .settled import settled
 from .stream import Copier, Progress
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _HIDING: Final = 5
 """How often a device is asked to go. It stays when a scanner has it open at that moment."""
@@ -39,93 +42,42 @@ _GOING: Final = 1.0
 """Seconds for it to go each time."""
 
 
-_EMPTY: Final = 1024 * 1024
-"""Bytes that the place may hold without files in it: what a file system has of its own."""
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """What somebody here is making."""
+
+    dataset: str
+    kind: Kind
 
 
 class Staging:
-    def __init__(self, kernel: Kernel, copier: Copier, runtime_directory: Path) -> None:
+    def __init__(self, kernel: Kernel, copier: Copier, place: Place) -> None:
         self._kernel = kernel
         self._copier = copier
-        self._runtime_directory = runtime_directory
-        self._place = f"{kernel.root}/.tmp"
-        self._live: set[str] = set()
+        self._place = place
+        self._live: dict[str, _Staged] = {}
 
-    def name_of(self, dataset_id: str) -> str:
-        return f"{self._place}/{dataset_id}"
-
-    # The place
-
-    async def prepare(self) -> None:
-        """At start: destroy what a crash left, datasets and temporary files."""
-        found = await self._kernel.read(programs.PLACE, dataset=self._place)
-        if found.get(b"exists") and found.get(b"kind") == properties.SPOOL.encode():
-            await self.sweep()
-            if found[b"referenced"] > _EMPTY:
-                await self._renew()
-        elif found.get(b"exists"):
-            if programs.names(found) or not await self._is_empty():
-                raise PoolUnavailable(
-                    f"{self._place} holds what is not of this service, which needs that name for"
-                    " itself: rename it"
-                )
-            await self._adopt()
-        await self._ensure()
+    def _staged(self, dataset_id: str) -> _Staged:
+        try:
+            return self._live[dataset_id]
+        except KeyError:
+            raise NotFound(f"there is no import target {dataset_id}") from None
 
     async def sweep(self) -> None:
         """Destroy what is unfinished and nobody here is working on."""
-        if not await self._kernel.exists(self._place):
-            return
-        for name in programs.names(await self._kernel.read(programs.PLACE, dataset=self._place)):
-            if name.rpartition("/")[2] not in self._live:
-                try:
-                    await self._destroy(name)
-                except Error as error:
-                    _log.warning("%s was left unfinished and cannot be destroyed: %s", name, error)
-
-    async def open_spool(self) -> int:
-        await self._ensure()
-        return await self._mounted("opening a temporary file in", spool.open_file)
-
-    async def _is_empty(self) -> bool:
-        return await self._mounted("looking into", spool.is_empty)
-
-    async def _mounted(self, what: str, work: Callable[[str, Path], T]) -> T:
-        try:
-            return await self._kernel.run(work, self._place, self._runtime_directory)
-        except OSError as error:
-            number = error.errno or 0
-            raise error_of(number, f"{what} {self._place}", self._kernel.pool) from error
-
-    async def _renew(self) -> None:
-        """Unnamed files that a crash left would keep their space until the next mount."""
-        try:
-            await self._kernel.destroy(self._place)
-        except Error as error:
-            _log.warning("%s is kept as it is: %s", self._place, error)
-
-    async def _adopt(self) -> None:
-        """A power cut came between the making of the place and its properties."""
-        await self._kernel.set(
-            self._place,
-            volmode="none",
-            canmount="noauto",
-            mountpoint="legacy",
-            **{
-                f"{properties.PREFIX}kind": properties.SPOOL,
-                f"{properties.PREFIX}state": properties.IMPORTING,
-            },
-        )
-
-    async def _ensure(self) -> None:
-        if not await self._kernel.exists(self._place):
-            with suppress(AlreadyExists):  # another caller was quicker
-                await self._kernel.create(self._place, "zfs", properties.of_spool())
+        await self._place.sweep(self._live.__contains__)
 
     # Making
 
-    async def create(self, kind: Kind, new: NewDataset) -> None:
-        async with self._making(new.id) as staged:
+    async def create_volume(self, new: NewDataset) -> None:
+        """One that is to be published at once."""
+        await self._create(self._place.volumes, Kind.VOLUME, new)
+
+    async def create_target(self, kind: Kind, new: NewDataset) -> None:
+        await self._create(self._place.dataset, kind, new)
+
+    async def _create(self, place: str, kind: Kind, new: NewDataset) -> None:
+        async with self._making(place, kind, new.id) as staged:
             await self._kernel.create(staged, "zvol", properties.of_dataset(kind, new))
             if not new.thin:  # what zfs create -V reserves, which depends on the pool's vdevs
                 await self._kernel.set(staged, refreservation="auto")
@@ -133,34 +85,32 @@ class Staging:
     async def clone(
         self, kind: Kind, origin: str, new: NewClone, source_volume_id: str = ""
     ) -> None:
-        async with self._making(new.id) as staged:
+        place = self._place.volumes if kind is Kind.VOLUME else self._place.dataset
+        async with self._making(place, kind, new.id) as staged:
             carried = properties.of_clone(kind, new, source_volume_id)
             await self._kernel.clone(staged, origin, carried)
-            if kind is Kind.VOLUME and new.size:
-                # Making a disk and setting its size both own the dataset in the kernel: one loses.
-                await device.wait_for_device(staged)
-            await self._grow(staged, new.size)
+            await self._grow(new.id, new.size)
 
     async def copy(
         self, origin: str, new: NewClone, source_volume_id: str, progress: Progress
     ) -> None:
         """A template that shares nothing with the snapshot."""
-        async with self._making(new.id) as staged:
+        async with self._making(self._place.dataset, Kind.TEMPLATE, new.id) as staged:
             carried = properties.of_clone(Kind.TEMPLATE, new, source_volume_id)
             await self._copier.copy(origin, f"{staged}@{_RECEIVED}", carried, progress)
-            await self._grow(staged, new.size)
+            await self._grow(new.id, new.size)
 
     async def resize(self, dataset_id: str, size: int) -> None:
-        await self.row(dataset_id)
-        await self._kernel.set(self.name_of(dataset_id), volsize=str(size))
+        staged = await self.row(dataset_id)
+        await self._kernel.set(staged.dataset, volsize=str(size))
 
     async def open(self, dataset_id: str) -> int:
-        await self.row(dataset_id)
-        return await device.open_device(self.name_of(dataset_id), PATIENCE)
+        staged = await self.row(dataset_id)
+        return await device.open_device(staged.dataset, PATIENCE)
 
     async def row(self, dataset_id: str) -> DatasetRow:
         """An unfinished dataset. NotFound."""
-        staged = self.name_of(dataset_id)
+        staged = self._staged(dataset_id).dataset
         answer = await self._kernel.read(programs.SCAN, root=self._kernel.root, names=[staged])
         rows = read_datasets(answer)
         if not rows:
@@ -168,16 +118,16 @@ class Staging:
         return rows[0]
 
     @asynccontextmanager
-    async def _making(self, dataset_id: str) -> AsyncIterator[str]:
+    async def _making(self, place: str, kind: Kind, dataset_id: str) -> AsyncIterator[str]:
         """The name to make it under; it is gone again if that fails."""
-        staged = self.name_of(dataset_id)
-        with self._reserved(dataset_id):
+        staged = f"{place}/{dataset_id}"
+        with self._reserved(dataset_id, _Staged(staged, kind)):
             final = f"{self._kernel.root}/{dataset_id}"
             if await self._kernel.exists(final):
                 raise AlreadyExists(f"{final} exists already")
             if await self._kernel.exists(staged):  # it was busy when its maker gave it up
-                await self._destroy(staged)
-            await self._ensure()
+                await self._place.destroy(staged)
+            await self._place.ensure()
             try:
                 yield staged
             except BaseException:
@@ -185,53 +135,53 @@ class Staging:
                 raise
 
     @contextmanager
-    def _reserved(self, dataset_id: str) -> Iterator[None]:
+    def _reserved(self, dataset_id: str, staged: _Staged) -> Iterator[None]:
         """Keep the id for one caller, who has it as long as the target is unfinished."""
         if dataset_id in self._live:
             raise AlreadyExists(f"{dataset_id} is being made already")
-        self._live.add(dataset_id)
+        self._live[dataset_id] = staged
         try:
             yield
         except BaseException:
-            self._live.discard(dataset_id)
+            self._live.pop(dataset_id, None)
             raise
 
-    async def _grow(self, staged: str, size: int) -> None:
+    async def _grow(self, dataset_id: str, size: int) -> None:
         if not size:
             return
-        found = await self.row(staged.rpartition("/")[2])
+        found = await self.row(dataset_id)
         if size > found.size:
-            await self._kernel.set(staged, volsize=str(size))
+            await self._kernel.set(found.dataset, volsize=str(size))
 
     # The end
 
     async def publish(self, dataset_id: str) -> None:
-        found = await self.row(dataset_id)
-        if found.metadata.kind == Kind.VOLUME:
-            await self._publish_volume(dataset_id)
+        staged = self._staged(dataset_id)
+        if staged.kind is Kind.VOLUME:
+            await self._publish_volume(staged.dataset, dataset_id)
         else:
-            await self._publish_template(found)
-        self._live.discard(dataset_id)
+            await self._publish_template(await self.row(dataset_id))
+        self._live.pop(dataset_id, None)
 
     @settled
     async def abandon(self, dataset_id: str) -> None:
         """Destroy what is unfinished; what does not exist is no error."""
-        await self._destroy(self.name_of(dataset_id))
-        self._live.discard(dataset_id)
+        if staged := self._live.get(dataset_id):
+            await self._place.destroy(staged.dataset)
+            self._live.pop(dataset_id, None)
 
     async def give_up(self, dataset_id: str) -> None:
         """Abandon on the way out of a failure, which is what the caller has to hear of."""
         try:
             await self.abandon(dataset_id)
         except Error as error:
-            _log.warning("%s is destroyed later: %s", self.name_of(dataset_id), error)
-            self._live.discard(dataset_id)
+            _log.warning("%s is destroyed later: %s", self._live[dataset_id].dataset, error)
+            self._live.pop(dataset_id, None)
 
-    async def _publish_volume(self, dataset_id: str) -> None:
-        staged, final = self.name_of(dataset_id), f"{self._kernel.root}/{dataset_id}"
-        # The kernel makes the device some time after it was asked to, under the name it was asked
-        # for: renamed before that, the volume would get none.
-        await device.wait_for_device(staged)
+    async def _publish_volume(self, staged: str, dataset_id: str) -> None:
+        final = f"{self._kernel.root}/{dataset_id}"
+        if not staged.startswith(self._place.volumes):  # or it would get no device, see above
+            await device.wait_for_device(staged)
         await self._kernel.rename(staged, final)
         try:
             await device.wait_for_device(final)
@@ -263,10 +213,6 @@ class Staging:
             device.device_path(dataset),
             device.holder_of(dataset) or "something",
         )
-
-    async def _destroy(self, staged: str) -> None:
-        what = f"destroy {staged}"
-        await when_free(self._kernel, what, changes.DESTROY_STAGED, dataset=staged)
 
 
 _RECEIVED: Final = "received"

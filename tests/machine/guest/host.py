@@ -28,7 +28,7 @@ def unit(property_name: str) -> str:
 def datasets(pool: str = POOL) -> set[str]:
     """Names below the pool, snapshots too, without the pool's own directory for what is made."""
     names = run("zfs", "list", "-H", "-o", "name", "-t", "all", "-r", pool).splitlines()
-    return {name.removeprefix(f"{pool}/") for name in names} - {pool, ".tmp"}
+    return {name.removeprefix(f"{pool}/") for name in names} - {pool, ".tmp", ".tmp/volumes"}
 
 
 def empty(pool: str = POOL) -> None:

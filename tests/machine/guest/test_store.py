@@ -228,6 +228,30 @@ async def test_what_is_unfinished_gets_a_device_only_when_it_is_written(
     assert get("org.mvirt:state", bare) == "importing"
 
 
+async def test_what_is_published_at_once_has_its_device_before_udev_hears_of_it(
+    store: ZfsStore, root: str
+) -> None:
+    """Or the rename would come before the device, and the volume would never get one."""
+    made = await store.create_volume(new())
+    _, template = await golden(store, made)
+    places = [f"{root}/.tmp/volumes/{uuid.uuid4()}" for _ in range(2)]
+    host.run("udevadm", "control", "--stop-exec-queue")
+    try:
+        host.run("zfs", "create", "-s", "-V", "1M", "-o", "volmode=dev", places[0])
+        assert _has_disk(places[0])
+        host.run("zfs", "clone", "-o", "volmode=dev", f"{root}/{template}@img", places[1])
+        assert _has_disk(places[1])
+        host.run("zfs", "rename", places[0], f"{root}/renamed")
+        host.run("zfs", "set", "volsize=16M", places[1])
+    finally:
+        host.run("udevadm", "control", "--start-exec-queue")
+    host.run("udevadm", "wait", "--timeout=60", f"/dev/zvol/{root}/renamed")
+
+
+def _has_disk(dataset: str) -> bool:
+    return any(device.is_device_of(str(path), dataset) for path in Path("/dev").glob("zd*[0-9]"))
+
+
 async def test_lvm_reads_guests_disks_unless_it_is_told_as_the_page_tells_it(
     store: ZfsStore,
 ) -> None:
@@ -444,12 +468,17 @@ async def test_a_place_without_its_properties_is_taken_over_and_a_strangers_is_n
         "legacy",
         "noauto",
     ]
-    host.run("zfs", "destroy", f"{root}/.tmp")
-    host.run("zfs", "create", "-o", "mountpoint=none", f"{root}/.tmp")
-    host.run("zfs", "create", f"{root}/.tmp/theirs")
-    with pytest.raises(PoolUnavailable, match="rename it"):
-        await _restart(root, tmp_path)
-    host.run("zfs", "list", f"{root}/.tmp/theirs")
+    host.run("zfs", "destroy", f"{root}/.tmp/volumes")
+    host.run("zfs", "create", f"{root}/.tmp/volumes")
+    await _restart(root, tmp_path)
+    assert get("volmode", f"{root}/.tmp/volumes") == "dev"
+    for theirs in (f"{root}/.tmp/theirs", f"{root}/.tmp/volumes"):
+        host.run("zfs", "destroy", "-r", f"{root}/.tmp")
+        host.run("zfs", "create", "-o", "mountpoint=none", f"{root}/.tmp")
+        host.run("zfs", "create", theirs)
+        with pytest.raises(PoolUnavailable, match="rename it"):
+            await _restart(root, tmp_path)
+        host.run("zfs", "list", theirs)
 
 
 @pytest.mark.parametrize("mounted", [True, False])

@@ -189,7 +189,7 @@ async def inventory(root: str, tmp_path: Path) -> Inventory:
 
 def check_whole(root: str, before: Inventory, found: Inventory) -> None:
     """Nothing in the pool that the service does not know, or keeps for a clone's sake."""
-    assert not host.run("zfs", "list", "-H", "-o", "name", "-r", f"{root}/.tmp").splitlines()[1:]
+    assert not {name for name in host.datasets(root) if name.startswith(".tmp")}
     datasets = host.run("zfs", "list", "-H", "-o", "name", "-d", "1", root).splitlines()
     ids = {name.rpartition("/")[2] for name in datasets} - {root.rpartition("/")[2], ".tmp"}
     known = {*found.volumes, *found.templates}
