@@ -12,7 +12,7 @@ from tests.machine.cache import cache_directory
 
 PROBE_SECONDS = 20  # a kernel under working KVM is through in 2
 _APPEND = "console=ttyS0 panic=-1 net.ifnames=0"
-_TCG = ["-accel", "tcg,thread=multi", "-cpu", "max"]
+_TCG = ["-accel", "tcg,thread=multi", "-cpu", "qemu64"]  # "max" boots in 25 s instead of 21
 _KVM = ["-accel", "kvm", "-cpu", "host"]
 
 

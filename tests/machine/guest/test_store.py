@@ -451,10 +451,13 @@ async def test_what_a_power_cut_left_without_a_sign_of_whose_it_is_goes_at_the_s
 async def test_an_id_can_be_used_again_after_its_maker_could_not_clear_up(
     store: ZfsStore, root: str
 ) -> None:
-    asked = new()
-    host.run("zfs", "create", "-s", "-V", "1M", f"{root}/.tmp/{asked.id}")
+    asked, target = new(), new("target")
+    host.run("zfs", "create", "-s", "-V", "1M", f"{root}/.tmp/volumes/{asked.id}")
+    host.run("zfs", "create", "-s", "-V", "1M", f"{root}/.tmp/{target.id}")
     assert (await store.create_volume(asked)).size == asked.size
-    assert host.datasets(root) == {asked.id}
+    await store.create_target(Kind.VOLUME, target)
+    await store.publish(target.id)
+    assert host.datasets(root) == {asked.id, target.id}
 
 
 async def test_a_place_without_its_properties_is_taken_over_and_a_strangers_is_not(
