@@ -134,7 +134,11 @@ def marshalled(message: Message, *, counted: bool = False) -> bytes | bytearray:
     """
     if _MISCOUNTS and not counted:
         message.body = _counted(message.body)
-    data = message._marshall(True)
+    return checked(message._marshall(True))
+
+
+def checked(data: bytes | bytearray) -> bytes | bytearray:
+    """A marshalled message. LimitsExceeded: it is larger than a bus takes."""
     if len(data) > LARGEST_SENT:
         raise LimitsExceeded(
             f"a message of {len(data)} bytes is more than the {LARGEST_SENT} a bus takes"

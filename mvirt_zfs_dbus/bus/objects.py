@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from .. import names
 from . import introspect
+from .entries import Entries, entry, padded
 from .interface import Interface, PropertySpec
 from .values import converter, variant
 from .wire import Message, Variant
@@ -30,13 +31,20 @@ Values = dict[str, dict[str, Variant]]
 class Node:
     """One object: its interfaces and the values its properties last had on the bus."""
 
-    __slots__ = ("announced", "interfaces", "key", "values")
+    __slots__ = ("_entry", "announced", "interfaces", "key", "values")
 
     def __init__(self, key: str, interfaces: Sequence[Interface]) -> None:
         self.key = key
         self.interfaces = tuple(interfaces)
         self.values: Values = {interface.name: {} for interface in interfaces}
         self.announced = False
+        self._entry = b""
+
+    def entry(self, path: str) -> bytes:
+        """What it is in the answer to GetManagedObjects, kept until it changes."""
+        if not self._entry:
+            self._entry = padded(entry(path, self.values))
+        return self._entry
 
     def update(self, interface: Interface) -> dict[str, Variant]:
         """Read every property again; answers those that emit and differ from what was said."""
@@ -45,6 +53,7 @@ class Node:
         for spec in interface.properties.values():
             if _read(values, spec, getattr(interface, spec.attribute)(self.key)):
                 changed[spec.name] = values[spec.name]
+                self._entry = b""
         return {
             name: value
             for name, value in changed.items()
@@ -148,10 +157,15 @@ class ObjectTree:
         self.flush(path)
         return self._nodes.get(path)
 
-    def managed(self) -> dict[str, Values]:
+    def managed(self) -> Entries:
         """The answer to GetManagedObjects."""
         self.flush()
-        return {path: node.values for path, node in self._nodes.items() if path != self.root}
+        managed = {path: node for path, node in self._nodes.items() if path != self.root}
+        entries = [node.entry(path) for path, node in managed.items()]
+        if managed:
+            path, last = next(reversed(managed.items()))
+            entries[-1] = entry(path, last.values)
+        return Entries(entries)
 
     def introspection(self, path: str) -> str | None:
         """The XML of an object, or of a step on the way to one; None where there is neither."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import errors
+from .entries import MANAGED
 from .interface import Interface, PropertySpec
 from .objects import OBJECT_MANAGER, PROPERTIES, Node, ObjectTree
 from .wire import Variant
@@ -156,7 +157,5 @@ _METHODS: Final = {
     (INTROSPECTABLE, "Introspect"): StandardMethod("", "s", _introspect),
     (PEER, "Ping"): StandardMethod("", "", _ping),
     (PEER, "GetMachineId"): StandardMethod("", "s", _get_machine_id),
-    (OBJECT_MANAGER, "GetManagedObjects"): StandardMethod(
-        "", "a{oa{sa{sv}}}", _get_managed_objects
-    ),
+    (OBJECT_MANAGER, "GetManagedObjects"): StandardMethod("", MANAGED, _get_managed_objects),
 }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from .. import errors
+from .entries import marshalled
 from .failures import BusError, ConnectionLost, NameTaken, RemoteError, body_or_error
 from .library import (
     Bus,
@@ -20,7 +21,6 @@ from .library import (
     MessageType,
     Variant,
     bus_address,
-    marshalled,
     unpacked,
 )
 from .signals import MatchRule, Subscription

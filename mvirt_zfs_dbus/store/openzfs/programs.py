@@ -88,8 +88,15 @@ local function dataset(name)
   add(row, name, {{"volsize", "volblocksize", "used", "referenced", "compressratio",
                  "refreservation", "origin"}})
   row["snapshots"] = {{}}
-  for found in zfs.list.snapshots(name) do
-    if not skip[found] then row["snapshots"][found] = snapshot(found) end
+  if argv["snapshot"] then
+    local wanted = name .. "@" .. argv["snapshot"]
+    if zfs.exists(wanted) and not skip[wanted] then
+      row["snapshots"][wanted] = snapshot(wanted)
+    end
+  else
+    for found in zfs.list.snapshots(name) do
+      if not skip[found] then row["snapshots"][found] = snapshot(found) end
+    end
   end
   return dated(row, name)
 end
@@ -112,7 +119,8 @@ return answer
 """
 )
 """``root``, and ``names`` where only these are wanted: all of ours with what ZFS and we know, but
-for the datasets and snapshots in ``skip``."""
+for the datasets and snapshots in ``skip``. With ``snapshot`` of each dataset only the one called
+that, for a dataset may have hundreds."""
 
 USAGE: Final = (
     COMMON

@@ -15,7 +15,7 @@ from ..base import Inventory
 from . import device, programs, rows, zpool
 from .events import ANYTHING
 from .kernel import Kernel, ProgramFailed
-from .rows import DatasetRow, Thing, is_id
+from .rows import IMAGE_SNAPSHOT, DatasetRow, Thing, is_id
 
 _log = logging.getLogger(__name__)
 
@@ -136,9 +136,10 @@ class Reading:
             raise NotFound(f"there is no {kind} {dataset_id}")
         return found
 
-    async def dataset(self, dataset_id: str) -> DatasetRow:
-        """What exists under this id. NotFound."""
-        found = rows.read_datasets(await self._scan([f"{self._kernel.root}/{dataset_id}"]))
+    async def dataset(self, dataset_id: str, snapshot: str = IMAGE_SNAPSHOT) -> DatasetRow:
+        """What exists under this id, with the one snapshot that is wanted. NotFound."""
+        answer = await self._scan([f"{self._kernel.root}/{dataset_id}"], snapshot=snapshot)
+        found = rows.read_datasets(answer)
         if not found or not found[0].exists:
             raise NotFound(f"there is no volume or template {dataset_id}")
         return found[0]
@@ -146,9 +147,9 @@ class Reading:
     async def snapshot(self, snapshot_id: str, home: str = "") -> Snapshot:
         """A snapshot, of the dataset ``home`` where that is known. NotFound."""
         dataset = home or await self.home(snapshot_id)
-        volume = await self.row(Kind.VOLUME, dataset.rpartition("/")[2])
-        for found in rows.snapshots(volume):
-            if found.id == snapshot_id:
+        volume = await self.dataset(dataset.rpartition("/")[2], snapshot_id)
+        if volume.metadata.kind == Kind.VOLUME:
+            for found in rows.snapshots(volume):
                 self._homes[snapshot_id] = dataset
                 return found
         raise NotFound(f"there is no snapshot {snapshot_id}")
@@ -176,10 +177,10 @@ class Reading:
         self._space_read_at = time.monotonic()
         return self._space
 
-    async def _scan(self, names: list[str] | None) -> Mapping[bytes, Any]:
+    async def _scan(self, names: list[str] | None, **wanted: str) -> Mapping[bytes, Any]:
         root = self._kernel.root
         only = {} if names is None else {"names": names}
-        answer = await self._read_around_damage(root=root, **only)
+        answer = await self._read_around_damage(root=root, **only, **wanted)
         if answer.get(b"missing"):
             raise PoolUnavailable(f"there is no dataset {root} any more")
         if answer.get(b"locked"):

@@ -289,3 +289,19 @@ async def test_every_path_answers_a_ping(toy: Toy, ask: Ask) -> None:
     assert await ask("/anywhere", PEER, "Ping") == []
     [machine] = await ask(ROOT, PEER, "GetMachineId")
     assert len(bytes.fromhex(machine)) == 16
+
+
+async def test_what_has_changed_is_listed_as_it_is_now(toy: Toy, ask: Ask) -> None:
+    toy.add("b")
+    levels = []
+    for level in (0, 3, 4):
+        for name in ("a", "b"):  # the last of a listing, and one that others follow
+            toy.lights[name].level = level
+            toy.tree.changed(path(name))
+        [objects] = unpacked(await ask(ROOT, OBJECT_MANAGER, "GetManagedObjects"))
+        levels.append([interfaces[LAMP]["Level"] for interfaces in objects.values()])
+    assert levels == [[0, 0], [3, 3], [4, 4]]
+    toy.remove("b")
+    toy.tree.remove(path("b"))
+    [objects] = unpacked(await ask(ROOT, OBJECT_MANAGER, "GetManagedObjects"))
+    assert list(objects) == [path("a")]
