@@ -31,9 +31,12 @@ class Entries:
         """``entries`` of :func:`entry`, all of them but the last ``padded``."""
         self._entries = entries
 
-    def body(self) -> bytes:
-        array = b"".join(self._entries)
-        return _LENGTH.pack(len(array)).ljust(_ALIGNMENT, b"\0") + array
+    def follow(self, head: bytearray) -> bytes:
+        """The message with this body. LimitsExceeded: it would be larger than a bus takes."""
+        length = sum(map(len, self._entries))
+        library.check_size(len(head) + _ALIGNMENT + length)
+        _LENGTH.pack_into(head, _LENGTH_OF_BODY, _ALIGNMENT + length)
+        return b"".join((head, _LENGTH.pack(length).ljust(_ALIGNMENT, b"\0"), *self._entries))
 
 
 def entry(path: str, interfaces: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -60,9 +63,7 @@ def marshalled(message: Message, *, counted: bool = False) -> bytes | bytearray:
         return library.marshalled(message, counted=counted)
     message.body = [{}]
     head, _ = _split(library.marshalled(message, counted=True))
-    body = entries.body()
-    head[_LENGTH_OF_BODY : _LENGTH_OF_BODY + _LENGTH.size] = _LENGTH.pack(len(body))
-    return library.checked(head + body)
+    return entries.follow(head)
 
 
 def _split(data: bytes | bytearray) -> tuple[bytearray, bytes]:

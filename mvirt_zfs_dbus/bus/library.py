@@ -134,16 +134,17 @@ def marshalled(message: Message, *, counted: bool = False) -> bytes | bytearray:
     """
     if _MISCOUNTS and not counted:
         message.body = _counted(message.body)
-    return checked(message._marshall(True))
-
-
-def checked(data: bytes | bytearray) -> bytes | bytearray:
-    """A marshalled message. LimitsExceeded: it is larger than a bus takes."""
-    if len(data) > LARGEST_SENT:
-        raise LimitsExceeded(
-            f"a message of {len(data)} bytes is more than the {LARGEST_SENT} a bus takes"
-        )
+    data = message._marshall(True)
+    check_size(len(data))
     return data
+
+
+def check_size(size: int) -> None:
+    """LimitsExceeded: a message of so many bytes is more than a bus takes."""
+    if size > LARGEST_SENT:
+        raise LimitsExceeded(
+            f"a message of {size} bytes is more than the {LARGEST_SENT} a bus takes"
+        )
 
 
 class _Counted(str):

@@ -16,6 +16,7 @@ from .. import names
 from . import introspect
 from .entries import Entries, entry, padded
 from .interface import Interface, PropertySpec
+from .library import check_size
 from .values import converter, variant
 from .wire import Message, Variant
 
@@ -158,10 +159,14 @@ class ObjectTree:
         return self._nodes.get(path)
 
     def managed(self) -> Entries:
-        """The answer to GetManagedObjects."""
+        """The answer to GetManagedObjects. LimitsExceeded: it is larger than a bus takes."""
         self.flush()
         managed = {path: node for path, node in self._nodes.items() if path != self.root}
-        entries = [node.entry(path) for path, node in managed.items()]
+        entries, size = [], 0
+        for path, node in managed.items():
+            entries.append(node.entry(path))
+            size += len(entries[-1])
+            check_size(size)
         if managed:
             path, last = next(reversed(managed.items()))
             entries[-1] = entry(path, last.values)

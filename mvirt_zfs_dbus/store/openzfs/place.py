@@ -6,6 +6,7 @@ POOL/.tmp/volumes      what is made below it has its device at once
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,6 +32,7 @@ class Place:
         self.volumes = f"{self.dataset}/volumes"
         self._kernel = kernel
         self._runtime_directory = runtime_directory
+        self._making = asyncio.Lock()
 
     async def prepare(self) -> None:
         """At start: destroy what a crash left, datasets and temporary files."""
@@ -39,8 +41,6 @@ class Place:
             await self.sweep(_nobodys)
             if found[b"referenced"] > _EMPTY:
                 await self._renew()
-            elif found.get(b"volmode", b"dev") != b"dev":  # a power cut came before its properties
-                await self._kernel.set(self.volumes, volmode="dev")
         elif found.get(b"exists"):
             if programs.names(found) or b"volmode" in found or not await self._is_empty():
                 raise PoolUnavailable(
@@ -52,7 +52,10 @@ class Place:
 
     async def sweep(self, is_live: Callable[[str], bool]) -> None:
         """Destroy what is unfinished, but for the ids that somebody here is working on."""
-        for name in programs.names(await self._look()):
+        found = await self._look()
+        if found.get(b"volmode", b"dev") != b"dev":  # a power cut came before its properties
+            await self._kernel.set(self.volumes, volmode="dev")
+        for name in programs.names(found):
             if not is_live(name.rpartition("/")[2]):
                 try:
                     await self.destroy(name)
@@ -105,11 +108,11 @@ class Place:
 
     async def ensure(self) -> None:
         """Make it where it is not there, or not any more."""
-        if await self._kernel.exists(self.volumes):
-            return
-        with suppress(AlreadyExists):  # it is there already, or another caller was quicker
-            await self._kernel.create(self.dataset, "zfs", properties.of_spool())
-        with suppress(AlreadyExists):
+        async with self._making:  # a dataset exists before it has its properties
+            if await self._kernel.exists(self.volumes):
+                return
+            with suppress(AlreadyExists):
+                await self._kernel.create(self.dataset, "zfs", properties.of_spool())
             await self._kernel.create(self.volumes, "zfs", properties.of_staged_volumes())
 
 

@@ -90,7 +90,7 @@ local function dataset(name)
   row["snapshots"] = {{}}
   if argv["snapshot"] then
     local wanted = name .. "@" .. argv["snapshot"]
-    if zfs.exists(wanted) and not skip[wanted] then
+    if not skip[wanted] and zfs.exists(wanted) then
       row["snapshots"][wanted] = snapshot(wanted)
     end
   else
@@ -108,7 +108,7 @@ if (zfs.get_prop(root, "keystatus")) == "unavailable" then return {{locked = tru
 local answer = {{root = add({{}}, root, {{"available", "compressratio"}}), datasets = {{}}}}
 if argv["names"] then
   for _, name in pairs(argv["names"]) do
-    if zfs.exists(name) and not skip[name] then answer["datasets"][name] = dataset(name) end
+    if not skip[name] and zfs.exists(name) then answer["datasets"][name] = dataset(name) end
   end
 else
   for name in zfs.list.children(root) do

@@ -45,7 +45,8 @@ class VolMode(IntEnum):
     """zfsprops(7), volmode; the numbers are ``zfs_volmode_t`` of sys/zfs_ioctl.h.
 
     Volumes are DEV: a disk whose partitions the host never scans, because they are the guest's.
-    What nobody opens, a template and all that is unfinished, is NONE and has no device at all.
+    What nobody opens is NONE and has no device at all: a template, and what a power cut left
+    directly below ``.tmp`` without its properties.
     """
 
     DEV = 2
@@ -167,7 +168,7 @@ def of_image() -> Properties:
 
 
 def of_spool() -> Properties:
-    """``.tmp``: mounted only by us, and what is made below it has neither device nor existence."""
+    """``.tmp``: mounted only by us, and what is made directly below it has no device of itself."""
     native: Properties = {
         b"mountpoint": b"legacy",
         b"canmount": CANMOUNT_NOAUTO,

@@ -7,12 +7,12 @@ So the place is the sign: all that is below ``.tmp`` is unfinished from its firs
 inherits ``org.mvirt:state=importing``, and one atomic rename out of there publishes it. At start
 what is still there is destroyed.
 
-The place also hides it: below ``.tmp`` nothing gets a device node (``volmode=none``) before it asks
-for one of a kind whose partitions the host does not look for (``volmode=dev``). The kernel makes
-such a node some time after it was asked to, under the name it was asked for: renamed before that, a
-dataset gets none. It makes the one that a dataset inherits together with the dataset (ZFS 2.1,
-dmu_objset_create). So volumes that are published at once are made below ``.tmp/volumes``, which has
-``volmode=dev``, and nothing has to wait for udev before the rename.
+The place also hides it: directly below ``.tmp`` no device node is made (``volmode=none``) before
+one asks for one of a kind whose partitions the host does not look for (``volmode=dev``). The kernel
+makes such a node some time after it was asked to, under the name it was asked for: renamed before
+that, a dataset gets none. It makes the one that a dataset inherits together with the dataset (ZFS
+2.1, dmu_objset_create). So volumes that are published at once are made below ``.tmp/volumes``,
+which has ``volmode=dev``, and nothing has to wait for udev before the rename.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,7 @@ class ForkedDaemon:
         self._ready = ready
         self._pid = 0
         self.slept_on = 0
-        """How many kills needed help to reach every thread, see :func:`_freeze`."""
+        """How many kills needed help to reach every thread, see :func:`_frozen`."""
 
     async def start(self) -> None:
         """Returns when the service has scanned the pool and owns its name."""
@@ -55,16 +55,15 @@ class ForkedDaemon:
         ended = asyncio.ensure_future(self._parent.stdout.readline())
         if not (await asyncio.wait([ended], timeout=_PATIENCE))[0]:
             self.slept_on += 1
-            for frozen in (True, False):
-                with suppress(ProcessLookupError):  # it has ended after all
-                    _freeze(self._pid, frozen)
+            with suppress(ProcessLookupError), _frozen(self._pid):  # or it has ended after all
                 await asyncio.wait([ended], timeout=1)  # the kernel freezes while it goes on
         async with asyncio.timeout(_PATIENCE):
             assert await ended == b"-9\n", f"the service had ended by itself: {ended.result()!r}"
 
 
-def _freeze(pid: int, frozen: bool) -> None:
-    """Freeze or thaw a process that was killed and is still there: both wake it.
+@contextmanager
+def _frozen(pid: int) -> Iterator[None]:
+    """Freeze and thaw a process that was killed and is still there: either may wake it.
 
     Linux 6.1.0-56 with ZFS 2.1.11 under qemu 7.2, with one processor as with two, leaves a thread
     asleep now and then, in futex_wait or in a pipe_read of zfs receive: SIGKILL is pending for it,
@@ -73,7 +72,11 @@ def _freeze(pid: int, frozen: bool) -> None:
     group = Path("/sys/fs/cgroup/killed")
     group.mkdir(exist_ok=True)
     (group / "cgroup.procs").write_text(str(pid))
-    (group / "cgroup.freeze").write_text("1" if frozen else "0")
+    (group / "cgroup.freeze").write_text("1")
+    try:
+        yield
+    finally:
+        (group / "cgroup.freeze").write_text("0")
 
 
 @asynccontextmanager

@@ -172,7 +172,7 @@ def test_ours_and_theirs_are_compared_round_by_round():
     seconds = {"D-Bus": [1.0, 2.0, 8.0], "zfs": [2.0, 4.0, 1.0], "zfs, then its device": [3.0] * 3}
     found = {
         "one": {"create": seconds}, "ten": {"create": seconds},
-        "listing": {"volumes": 10, "snapshots": 20, "making": 1.0,
+        "listing": {"volumes": 10, "snapshots": 20,
                     "seconds": {"D-Bus": [0.1], "zfs": [6.0]}},
         "start": {"seconds": 1.0, "cpu": 0.5, "memory": 50 * MIB},
     }  # fmt: skip
