@@ -212,6 +212,8 @@ async def test_a_snapshot_has_no_device_though_its_parent_asks_for_one(
     await store.create_snapshot(cloned.id, str(uuid.uuid4()), "of-the-clone", 1)
     copied = await store.copy_to_template(snapshot, clone("copied"), lambda *_: None)
     host.run("zfs", "set", "volmode=dev", f"{root}/{copied.id}")
+    # The kernel makes a disk some time after it was asked to.
+    host.run("udevadm", "wait", "--timeout=60", f"/dev/zvol/{root}/{copied.id}")
     host.run("udevadm", "settle")
     links = {link.name for link in Path(f"/dev/zvol/{root}").iterdir()}
     assert links == {made.id, cloned.id, copied.id}
