@@ -58,7 +58,7 @@ class NewClone:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything of ours that exists in the pool at one moment, published and not deleted."""
+    """Everything of ours that exists in the pool, published and not deleted."""
 
     pool: Pool
     volumes: Mapping[str, Volume] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Store(Protocol):
     # Reading
 
     async def scan(self) -> Inventory:
-        """Everything that exists, as of one moment.
+        """Everything that exists. What changes meanwhile, a watcher is told of.
 
         With the pool lost, the inventory is empty but for a pool whose health says so.
         """

@@ -148,10 +148,10 @@ class ZfsStore:
     async def create_snapshot(
         self, volume_id: str, snapshot_id: str, name: str, created_at: int
     ) -> Snapshot:
-        volume = await self._reading.row(Kind.VOLUME, volume_id)
+        await self._reading.size(Kind.VOLUME, volume_id)
         carried = properties.of_snapshot(name, created_at)
-        await self._kernel.snapshot(f"{volume.dataset}@{snapshot_id}", carried)
-        return await self._reading.snapshot(snapshot_id, volume.dataset)
+        await self._kernel.snapshot(f"{self.pool_name}/{volume_id}@{snapshot_id}", carried)
+        return await self._reading.snapshot(snapshot_id, volume_id)
 
     @settled
     async def rollback(self, snapshot_id: str, *, destroy_newer: bool) -> Volume:
@@ -174,9 +174,9 @@ class ZfsStore:
 
     @settled
     async def clone(self, template_id: str, new: NewClone) -> Volume:
-        origin = await self._reading.row(Kind.TEMPLATE, template_id)
-        _check_not_smaller(new, origin.size)
-        await self._staging.clone(Kind.VOLUME, f"{origin.dataset}@{IMAGE_SNAPSHOT}", new)
+        _check_not_smaller(new, await self._reading.size(Kind.TEMPLATE, template_id))
+        origin = f"{self.pool_name}/{template_id}@{IMAGE_SNAPSHOT}"
+        await self._staging.clone(Kind.VOLUME, origin, new)
         return rows.volume(await self._publish(new.id))
 
     @settled

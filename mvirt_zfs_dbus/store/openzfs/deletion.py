@@ -104,7 +104,7 @@ class Deletion:
     async def _named(self, names: Iterable[str]) -> str:
         """Datasets or snapshots as people call them; what is not ours goes by ZFS's name."""
         datasets = sorted({name.partition("@")[0] for name in names})
-        answer = await self._kernel.read(programs.SCAN, root=self._kernel.root, names=datasets)
+        answer = await self._kernel.read(programs.SCAN, names=datasets)
         called: dict[str, str] = {}
         for row in read_datasets(answer):
             called[row.dataset] = row.metadata.name

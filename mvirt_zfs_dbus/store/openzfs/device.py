@@ -76,15 +76,23 @@ async def wait_for_devices(
     missing = set(datasets)
     with _udev_events() as events, suppress(TimeoutError):
         async with asyncio.timeout(WAIT):
-            while missing := await asyncio.to_thread(_without_device, missing):
+            while missing := missing - await _with_device(missing):
                 missing = {dataset for dataset in missing if await still_there(dataset)}
                 if missing:
                     await _next(events)
     return missing
 
 
-def _without_device(datasets: set[str]) -> set[str]:
-    return {dataset for dataset in datasets if not _has_device(dataset)}
+async def _with_device(datasets: set[str]) -> set[str]:
+    """Without a link there is none, which is soon seen; udev may be at many others before."""
+    linked = list(filter(_is_linked, datasets))
+    if not linked:
+        return set()
+    return set(await asyncio.to_thread(lambda: list(filter(_has_device, linked))))
+
+
+def _is_linked(dataset: str) -> bool:
+    return os.path.lexists(device_path(dataset))
 
 
 def _has_device(dataset: str) -> bool:

@@ -10,7 +10,7 @@ opens the dataset, and the kernel panics where that fails (``VERIFY0`` in zcp_us
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,8 +39,41 @@ local function deferred(snapshot)
 end
 """
 
+_ROWS: Final = """
+local function packed(values)
+  local parts = {}
+  for key, value in pairs(values) do
+    value = tostring(value)
+    parts[#parts + 1] = #key .. ":" .. key .. #value .. ":" .. value
+  end
+  return table.concat(parts)
+end
+
+local function add(row, dataset, properties)
+  for _, property in ipairs(properties) do
+    row[property] = (zfs.get_prop(dataset, property))
+  end
+  return row
+end
+
+-- When it was made, by ZFS's own word, should ours be missing.
+local function dated(row, name)
+  if not row["created"] then add(row, name, {"creation"}) end
+  return row
+end
+
+local function snapshot(name)
+  local kind = own(name, "kind")
+  if kind ~= "snapshot" then return packed({kind = kind}) end
+  local row = {kind = kind, name = own(name, "name"), created = own(name, "created")}
+  add(row, name, {"createtxg", "defer_destroy", "volsize", "used", "referenced", "compressratio"})
+  return packed(dated(row, name))
+end
+"""
+
 SCAN: Final = (
     COMMON
+    + _ROWS
     + f"""
 local skip = argv["skip"] or {{}}
 
@@ -55,28 +88,6 @@ local function whole(dataset, key)
   return text
 end
 
-local function add(row, dataset, properties)
-  for _, property in ipairs(properties) do
-    row[property] = (zfs.get_prop(dataset, property))
-  end
-  return row
-end
-
--- When it was made, by ZFS's own word, should ours be missing.
-local function dated(row, name)
-  if not row["created"] then add(row, name, {{"creation"}}) end
-  return row
-end
-
-local function snapshot(name)
-  local kind = own(name, "kind")
-  if kind ~= "snapshot" then return {{kind = kind}} end
-  local row = {{kind = kind, name = own(name, "name"), created = own(name, "created")}}
-  add(row, name, {{"createtxg", "defer_destroy", "volsize", "used", "referenced",
-                 "compressratio"}})
-  return dated(row, name)
-end
-
 local function dataset(name)
   local kind = own(name, "kind")
   if kind ~= "volume" and kind ~= "template" then return nil end
@@ -87,40 +98,63 @@ local function dataset(name)
   if kind == "template" then row["source-volume"] = own(name, "source-volume") end
   add(row, name, {{"volsize", "volblocksize", "used", "referenced", "compressratio",
                  "refreservation", "origin"}})
-  row["snapshots"] = {{}}
   if argv["snapshot"] then
     local wanted = name .. "@" .. argv["snapshot"]
-    if not skip[wanted] and zfs.exists(wanted) then
-      row["snapshots"][wanted] = snapshot(wanted)
-    end
+    if not skip[wanted] and zfs.exists(wanted) then row[wanted] = snapshot(wanted) end
   else
     for found in zfs.list.snapshots(name) do
-      if not skip[found] then row["snapshots"][found] = snapshot(found) end
+      if not skip[found] then row[found] = snapshot(found) end
     end
   end
-  return dated(row, name)
+  return packed(dated(row, name))
 end
 
-local root = argv["root"]
-if not zfs.exists(root) then return {{missing = true}} end
-if (zfs.get_prop(root, "keystatus")) == "unavailable" then return {{locked = true}} end
-
-local answer = {{root = add({{}}, root, {{"available", "compressratio"}}), datasets = {{}}}}
-if argv["names"] then
-  for _, name in pairs(argv["names"]) do
-    if not skip[name] and zfs.exists(name) then answer["datasets"][name] = dataset(name) end
-  end
-else
-  for name in zfs.list.children(root) do
-    if name ~= root .. "/.tmp" and not skip[name] then answer["datasets"][name] = dataset(name) end
-  end
+local found = {{}}
+for _, name in pairs(argv["names"]) do
+  if not skip[name] and zfs.exists(name) then found[name] = dataset(name) end
 end
-return answer
+return {{datasets = found}}
 """
 )
-"""``root``, and ``names`` where only these are wanted: all of ours with what ZFS and we know, but
-for the datasets and snapshots in ``skip``. With ``snapshot`` of each dataset only the one called
-that, for a dataset may have hundreds."""
+"""The datasets called ``names`` that are ours, with what ZFS and we know, but for the datasets and
+snapshots in ``skip``. With ``snapshot`` of each dataset only the one called that, for a dataset may
+have hundreds.
+
+Each dataset is one text, see :func:`fields`, for the binding takes long over every value of an
+answer. A snapshot is a field of its dataset's, called by its full name."""
+
+SNAPSHOT: Final = (
+    COMMON
+    + _ROWS
+    + """
+local name = argv["dataset"] .. "@" .. argv["snapshot"]
+if not zfs.exists(name) or not ours(argv["dataset"]) then return {} end
+return {kind = own(argv["dataset"], "kind"), snapshot = snapshot(name)}
+"""
+)
+"""The ``snapshot`` of a ``dataset`` of ours, packed as by SCAN, and that dataset's kind."""
+
+CHILDREN: Final = """
+local root = (...)["argv"]["root"]
+local found = {}
+if zfs.exists(root) then
+  for name in zfs.list.children(root) do
+    if name ~= root .. "/.tmp" then found[#found + 1] = name end
+  end
+end
+return {names = found}
+"""
+"""What is directly below ``root``, whosever it is."""
+
+LOOK: Final = (
+    COMMON
+    + """
+local name = argv["dataset"]
+if not zfs.exists(name) or not ours(name) then return {} end
+return {kind = own(name, "kind"), volsize = (zfs.get_prop(name, "volsize"))}
+"""
+)
+"""What a ``dataset`` of ours is; nothing where there is none."""
 
 USAGE: Final = (
     COMMON
@@ -139,8 +173,9 @@ return {
 
 ROOT: Final = """
 local root = (...)["argv"]["root"]
-if not zfs.exists(root) then return {} end
+if not zfs.exists(root) then return {missing = true} end
 return {
+  locked = (zfs.get_prop(root, "keystatus")) == "unavailable",
   available = (zfs.get_prop(root, "available")),
   compressratio = (zfs.get_prop(root, "compressratio")),
 }
@@ -199,6 +234,21 @@ return {names = {}}
 """
 )
 """The dataset below ``root`` that has ``snapshot``."""
+
+
+def fields(text: bytes) -> dict[bytes, bytes]:
+    """What a text of SCAN says: key, value, key, value …, each with its length before it, as in
+    ``4:name5:disk1``."""
+    values = _cut(text)
+    return dict(zip(values, values, strict=True))
+
+
+def _cut(text: bytes) -> Iterator[bytes]:
+    end = 0
+    while end < len(text):
+        colon = text.index(b":", end)
+        start, end = colon + 1, colon + 1 + int(text[end:colon])
+        yield text[start:end]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""What there is: the whole pool as of one moment, or one thing of it, fresh."""
+"""What there is: the whole pool, or one thing of it, fresh.
+
+A change made while a pool is read makes what it is of stale, and has it read again.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ from .rows import IMAGE_SNAPSHOT, DatasetRow, Thing, is_id
 
 _log = logging.getLogger(__name__)
 
+_PAGE: Final = 100
+"""Datasets that one program reads. Until it ends, no transaction group with a change of the pool's
+configuration does, and its memory is bounded."""
 _SPACE_AGE: Final = 1.0
 """Seconds that the pool's space is good for in a scan."""
 
@@ -77,7 +83,10 @@ class Reading:
         everything, stale = self._all_stale, self._stale
         self._all_stale, self._stale = False, set()
         try:
-            answer = await self._scan(None if everything else sorted(stale))
+            root = await self._root()
+            names = await self._children() if everything else sorted(stale)
+            pages = [names[start : start + _PAGE] for start in range(0, len(names), _PAGE)]
+            found = [row for page in pages for row in await self._scan(page)]
         except BaseException:
             self._all_stale |= everything
             self._stale |= stale
@@ -85,11 +94,14 @@ class Reading:
         for name in list(self._rows) if everything else stale:
             self._rows.pop(name, None)
             self._things.pop(name, None)
-        for row in rows.read_datasets(answer):
+        for row in found:
             self._rows[row.dataset] = row
             self._things[row.dataset] = rows.things(row)
-        root: Mapping[bytes, Any] = answer[b"root"]
         return root
+
+    async def _children(self) -> list[str]:
+        answer = await self._kernel.read(programs.CHILDREN, root=self._kernel.root)
+        return sorted(programs.names(answer))
 
     async def _wait_for_devices(self) -> None:
         """Nobody is told of a volume whose device is not there yet, as after ``zpool import``."""
@@ -123,11 +135,18 @@ class Reading:
 
     async def usage(self, dataset_id: str, snapshot_id: str) -> Usage:
         part = {"snapshot": snapshot_id} if snapshot_id else {}
-        name = f"{self._kernel.root}/{dataset_id}"
+        name = self._dataset(dataset_id)
         found = await self._kernel.read(programs.USAGE, dataset=name, **part)
         if not found:
             raise NotFound(f"there is no {name}" + (f"@{snapshot_id}" if snapshot_id else ""))
         return rows.read_usage(found)
+
+    async def size(self, kind: Kind, dataset_id: str) -> int:
+        """A volume's or a template's, in bytes, which is less to read than all of it. NotFound."""
+        found = await self._read(programs.LOOK, dataset=self._dataset(dataset_id))
+        if found.get(b"kind") != kind.encode() or not is_id(dataset_id):
+            raise await self._not_found(f"{kind} {dataset_id}")
+        return int(found[b"volsize"])
 
     async def row(self, kind: Kind, dataset_id: str) -> DatasetRow:
         """A volume or a template. NotFound."""
@@ -136,23 +155,24 @@ class Reading:
             raise NotFound(f"there is no {kind} {dataset_id}")
         return found
 
-    async def dataset(self, dataset_id: str, snapshot: str = IMAGE_SNAPSHOT) -> DatasetRow:
-        """What exists under this id, with the one snapshot that is wanted. NotFound."""
-        answer = await self._scan([f"{self._kernel.root}/{dataset_id}"], snapshot=snapshot)
-        found = rows.read_datasets(answer)
+    async def dataset(self, dataset_id: str) -> DatasetRow:
+        """What exists under this id, of its snapshots only what clones are made of. NotFound."""
+        found = await self._scan([self._dataset(dataset_id)], snapshot=IMAGE_SNAPSHOT)
         if not found or not found[0].exists:
-            raise NotFound(f"there is no volume or template {dataset_id}")
+            raise await self._not_found(f"volume or template {dataset_id}")
         return found[0]
 
     async def snapshot(self, snapshot_id: str, home: str = "") -> Snapshot:
-        """A snapshot, of the dataset ``home`` where that is known. NotFound."""
-        dataset = home or await self.home(snapshot_id)
-        volume = await self.dataset(dataset.rpartition("/")[2], snapshot_id)
-        if volume.metadata.kind == Kind.VOLUME:
-            for found in rows.snapshots(volume):
+        """A snapshot, of the volume ``home`` where that is known. NotFound."""
+        volume = home or (await self.home(snapshot_id)).rpartition("/")[2]
+        dataset = self._dataset(volume)
+        found = await self._read(programs.SNAPSHOT, dataset=dataset, snapshot=snapshot_id)
+        if found.get(b"kind") == Kind.VOLUME.encode():
+            row = rows.read_snapshot(f"{dataset}@{snapshot_id}", found[b"snapshot"])
+            if row.exists:
                 self._homes[snapshot_id] = dataset
-                return found
-        raise NotFound(f"there is no snapshot {snapshot_id}")
+                return rows.snapshot(row, volume)
+        raise await self._not_found(f"snapshot {snapshot_id}")
 
     async def home(self, snapshot_id: str) -> str:
         """The dataset a snapshot is of, as it was last seen, or by a search. NotFound."""
@@ -177,15 +197,34 @@ class Reading:
         self._space_read_at = time.monotonic()
         return self._space
 
-    async def _scan(self, names: list[str] | None, **wanted: str) -> Mapping[bytes, Any]:
+    def _dataset(self, dataset_id: str) -> str:
+        return f"{self._kernel.root}/{dataset_id}"
+
+    async def _root(self) -> Mapping[bytes, Any]:
+        """What there is to know of the root dataset. PoolUnavailable."""
         root = self._kernel.root
-        only = {} if names is None else {"names": names}
-        answer = await self._read_around_damage(root=root, **only, **wanted)
-        if answer.get(b"missing"):
+        found = await self._kernel.read(programs.ROOT, root=root)
+        if found.get(b"missing"):
             raise PoolUnavailable(f"there is no dataset {root} any more")
-        if answer.get(b"locked"):
+        if found.get(b"locked"):
             raise PoolUnavailable(f"{root} is encrypted; zfs load-key unlocks it")
-        return answer
+        return found
+
+    async def _not_found(self, what: str) -> NotFound:
+        """The error for what is not there although the pool is. PoolUnavailable."""
+        await self._root()
+        return NotFound(f"there is no {what}")
+
+    async def _read(self, program: str, **arguments: object) -> Mapping[bytes, Any]:
+        try:
+            return await self._kernel.read(program, **arguments)
+        except ProgramFailed:
+            await self._root()  # of what is locked hardly anything can be read
+            raise
+
+    async def _scan(self, names: list[str], **wanted: str) -> list[DatasetRow]:
+        answer = await self._read_around_damage(names=names, **wanted)
+        return rows.read_datasets(answer)
 
     async def _read_around_damage(self, **arguments: object) -> Mapping[bytes, Any]:
         """A program breaks off at what it cannot read: without that, the rest is still there."""

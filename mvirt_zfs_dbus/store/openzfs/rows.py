@@ -11,6 +11,7 @@ from typing import Any, Final
 from ...model import Kind, Pool, PoolUsage, Snapshot, Template, Usage, Volume
 from ..base import Inventory
 from .device import device_path
+from .programs import fields
 from .properties import DELETED, IMAGE, SNAPSHOT, Metadata, decode
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,11 @@ class SnapshotRow:
     """The transaction group it was taken in: the order of a volume's snapshots."""
     deferred: bool
     """Destroyed for everybody, and gone with its last clone."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is there for others."""
+        return self.metadata.kind == SNAPSHOT and not self.deferred and is_id(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +87,18 @@ class DatasetRow:
 
 def read_datasets(answer: Answer) -> list[DatasetRow]:
     found = answer.get(b"datasets", {})
-    return [_dataset(name.decode(), row) for name, row in sorted(found.items())]
+    return [_dataset(name.decode(), fields(row)) for name, row in sorted(found.items())]
+
+
+def read_snapshot(name: str, packed: bytes) -> SnapshotRow:
+    return _snapshot(name, fields(packed))
 
 
 def read_usage(row: Answer) -> Usage:
     return Usage(
-        used=row.get(b"used", 0),
-        referenced=row.get(b"referenced", 0),
-        compression_ratio=row.get(b"compressratio", 100) / 100,
+        used=_number(row, b"used"),
+        referenced=_number(row, b"referenced"),
+        compression_ratio=_number(row, b"compressratio", 100) / 100,
     )
 
 
@@ -101,13 +111,14 @@ def is_id(name: str) -> bool:
 
 
 def _dataset(name: str, row: Answer) -> DatasetRow:
-    snapshots = [_snapshot(found.decode(), below) for found, below in row[b"snapshots"].items()]
+    below = ((key.decode(), value) for key, value in row.items() if b"@" in key)
+    snapshots = [read_snapshot(found, packed) for found, packed in below]
     return DatasetRow(
         dataset=name,
         metadata=_metadata(row),
-        size=row.get(b"volsize", 0),
-        block_size=row.get(b"volblocksize", 0),
-        reserved=row.get(b"refreservation", 0),
+        size=_number(row, b"volsize"),
+        block_size=_number(row, b"volblocksize"),
+        reserved=_number(row, b"refreservation"),
         usage=read_usage(row),
         origin=row.get(b"origin", b"").decode(),
         snapshots=tuple(sorted(snapshots, key=lambda snapshot: snapshot.txg)),
@@ -118,9 +129,9 @@ def _snapshot(name: str, row: Answer) -> SnapshotRow:
     return SnapshotRow(
         name=name.partition("@")[2],
         metadata=_metadata(row),
-        size=row.get(b"volsize", 0),
+        size=_number(row, b"volsize"),
         usage=read_usage(row),
-        txg=row.get(b"createtxg", 0),
+        txg=_number(row, b"createtxg"),
         deferred=row.get(b"defer_destroy") == b"on",
     )
 
@@ -128,8 +139,12 @@ def _snapshot(name: str, row: Answer) -> SnapshotRow:
 def _metadata(row: Answer) -> Metadata:
     texts = {key: row[key.encode()] for key in _METADATA if key.encode() in row}
     if "created" not in texts and b"creation" in row:  # somebody cleared it: ZFS knows the second
-        texts["created"] = b"%d" % (row[b"creation"] * 1_000_000)
+        texts["created"] = b"%d" % (_number(row, b"creation") * 1_000_000)
     return decode(texts)
+
+
+def _number(row: Answer, key: bytes, otherwise: int = 0) -> int:
+    return int(row.get(key, otherwise))
 
 
 # What they are to others
@@ -155,18 +170,18 @@ def template(row: DatasetRow) -> Template:
 
 def snapshots(row: DatasetRow) -> list[Snapshot]:
     """Those of ours that exist, the oldest first."""
-    return [
-        Snapshot(
-            id=found.name,
-            name=found.metadata.name,
-            volume_id=row.id,
-            size=found.size,
-            created_at=found.metadata.created_at,
-            usage=found.usage,
-        )
-        for found in row.snapshots
-        if found.metadata.kind == SNAPSHOT and not found.deferred and is_id(found.name)
-    ]
+    return [snapshot(found, row.id) for found in row.snapshots if found.exists]
+
+
+def snapshot(row: SnapshotRow, volume_id: str) -> Snapshot:
+    return Snapshot(
+        id=row.name,
+        name=row.metadata.name,
+        volume_id=volume_id,
+        size=row.size,
+        created_at=row.metadata.created_at,
+        usage=row.usage,
+    )
 
 
 def things(row: DatasetRow) -> list[Thing]:
@@ -201,8 +216,8 @@ def pool_usage(root: Answer, size: int, allocated: int, free: int) -> PoolUsage:
         size=size,
         allocated=allocated,
         free=free,
-        available=root.get(b"available", 0),
-        compression_ratio=root.get(b"compressratio", 100) / 100,
+        available=_number(root, b"available"),
+        compression_ratio=_number(root, b"compressratio", 100) / 100,
     )
 
 

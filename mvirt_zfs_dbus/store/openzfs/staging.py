@@ -48,6 +48,8 @@ class _Staged:
 
     dataset: str
     kind: Kind
+    has_device: bool
+    """From its first moment on, see above."""
 
 
 class Staging:
@@ -111,7 +113,7 @@ class Staging:
     async def row(self, dataset_id: str) -> DatasetRow:
         """An unfinished dataset. NotFound."""
         staged = self._staged(dataset_id).dataset
-        answer = await self._kernel.read(programs.SCAN, root=self._kernel.root, names=[staged])
+        answer = await self._kernel.read(programs.SCAN, names=[staged])
         rows = read_datasets(answer)
         if not rows:
             raise NotFound(f"there is no import target {dataset_id}")
@@ -121,7 +123,7 @@ class Staging:
     async def _making(self, place: str, kind: Kind, dataset_id: str) -> AsyncIterator[str]:
         """The name to make it under; it is gone again if that fails."""
         staged = f"{place}/{dataset_id}"
-        with self._reserved(dataset_id, _Staged(staged, kind)):
+        with self._reserved(dataset_id, _Staged(staged, kind, place == self._place.volumes)):
             final = f"{self._kernel.root}/{dataset_id}"
             if await self._kernel.exists(final):
                 raise AlreadyExists(f"{final} exists already")
@@ -158,7 +160,7 @@ class Staging:
     async def publish(self, dataset_id: str) -> None:
         staged = self._staged(dataset_id)
         if staged.kind is Kind.VOLUME:
-            await self._publish_volume(staged.dataset, dataset_id)
+            await self._publish_volume(staged, dataset_id)
         else:
             await self._publish_template(await self.row(dataset_id))
         self._live.pop(dataset_id, None)
@@ -178,15 +180,15 @@ class Staging:
             _log.warning("%s is destroyed later: %s", self._live[dataset_id].dataset, error)
             self._live.pop(dataset_id, None)
 
-    async def _publish_volume(self, staged: str, dataset_id: str) -> None:
+    async def _publish_volume(self, staged: _Staged, dataset_id: str) -> None:
         final = f"{self._kernel.root}/{dataset_id}"
-        if not staged.startswith(self._place.volumes):  # or it would get no device, see above
-            await device.wait_for_device(staged)
-        await self._kernel.rename(staged, final)
+        if not staged.has_device:
+            await device.wait_for_device(staged.dataset)
+        await self._kernel.rename(staged.dataset, final)
         try:
             await device.wait_for_device(final)
         except DeviceTimeout:
-            await self._kernel.rename(final, staged)
+            await self._kernel.rename(final, staged.dataset)
             raise
 
     async def _publish_template(self, found: DatasetRow) -> None:

@@ -11,6 +11,8 @@ from mvirt_zfs_dbus.model import Pool, PoolUsage, Usage
 from mvirt_zfs_dbus.store.base import Inventory
 from mvirt_zfs_dbus.store.openzfs import programs, rows
 
+from .scan_answers import packed
+
 VOLUME = "11111111-1111-4111-8111-111111111111"
 SNAPSHOT = "22222222-2222-4222-8222-222222222222"
 TEMPLATE = "33333333-3333-4333-8333-333333333333"
@@ -58,9 +60,15 @@ def snapshot_row(name: str, txg: int, **changed: object) -> dict[bytes, Any]:
 
 
 def scanned(**datasets: dict[bytes, Any]) -> Inventory:
-    named = {f"tank/vm/{name}".encode(): row for name, row in datasets.items()}
+    named = {f"tank/vm/{name}".encode(): packed(row) for name, row in datasets.items()}
     found = rows.read_datasets({b"datasets": named})
     return rows.inventory(EMPTY.pool, (thing for row in found for thing in rows.things(row)))
+
+
+def test_a_text_may_hold_whatever_a_property_may() -> None:
+    values = {b"name": b"4:kind6:", b"labels": "größe\n\t:".encode(), b"": b"", b"7:": b"\xff"}
+    assert programs.fields(packed(values)) == values
+    assert programs.fields(b"") == {}
 
 
 def test_a_volume_is_read_whole() -> None:

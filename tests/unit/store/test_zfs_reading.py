@@ -18,7 +18,11 @@ from mvirt_zfs_dbus.store.openzfs.events import ANYTHING
 from mvirt_zfs_dbus.store.openzfs.kernel import Kernel, ProgramFailed
 from mvirt_zfs_dbus.store.openzfs.reading import Reading
 
+from .scan_answers import packed
+
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+BOTH = [f"tank/vm/{ONE}", f"tank/vm/{TWO}"]
 
 
 class KernelDouble:
@@ -28,7 +32,7 @@ class KernelDouble:
         self.damaged: set[str] = set()
         self.deleted: list[str] = []
         self.state: Mapping[bytes, Any] = {}
-        self.asked: list[list[str] | None] = []
+        self.asked: list[list[str]] = []
         self.waited_for: list[set[str]] = []
 
     async def exists(self, dataset: str) -> bool:
@@ -43,19 +47,23 @@ class KernelDouble:
     async def read(self, program: str, **arguments: Any) -> Mapping[bytes, Any]:
         if program == programs.DELETED:
             return {b"names": {b"%d" % n: name.encode() for n, name in enumerate(self.deleted, 1)}}
+        if program == programs.CHILDREN:
+            return {b"names": {b"%d" % n: name.encode() for n, name in enumerate(self.rows, 1)}}
+        if program == programs.ROOT:
+            return self.state
         assert program == programs.SCAN
-        names, skip = arguments.get("names"), arguments["skip"]
+        names, skip = arguments["names"], arguments["skip"]
         self.asked.append(names)
-        wanted = [n for n in self.rows if (names is None or n in names) and n not in skip]
+        wanted = [n for n in self.rows if n in names and n not in skip]
         for name in wanted:
             if name in self.damaged:
                 raise ProgramFailed("reading", f"I/O error while retrieving on dataset '{name}'")
-        found = {name.encode(): self.rows[name] for name in wanted}
-        return {b"root": {}, b"datasets": found} | self.state
+        found = {name.encode(): packed(self.rows[name]) for name in wanted}
+        return {b"datasets": found}
 
 
 def volume(name: bytes = b"name") -> dict[bytes, Any]:
-    return {b"kind": b"volume", b"name": name, b"volsize": 1 << 20, b"snapshots": {}}
+    return {b"kind": b"volume", b"name": name, b"volsize": 1 << 20}
 
 
 @pytest.fixture
@@ -89,7 +97,7 @@ async def test_only_what_was_touched_is_read_again(kernel: KernelDouble, reading
     assert await names(reading) == {ONE: "name", TWO: "name"}
     reading.touch(f"tank/vm/{ONE}@snapshot")
     assert await names(reading) == {ONE: "new", TWO: "name"}
-    assert kernel.asked == [None, [], [f"tank/vm/{ONE}"]]
+    assert kernel.asked == [BOTH, [f"tank/vm/{ONE}"]]
 
 
 async def test_what_stayed_is_the_very_same_object_in_the_next_inventory(
@@ -137,7 +145,26 @@ async def test_what_others_do_elsewhere_is_not_asked_for(
     reading.touch("tank/other")
     reading.touch("tank/vm2/x")
     await names(reading)
-    assert kernel.asked == [None, []]
+    assert kernel.asked == [BOTH]
+
+
+async def test_a_pool_is_read_in_pages_and_what_changes_meanwhile_is_read_again(
+    kernel: KernelDouble, reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvirt_zfs_dbus.store.openzfs.reading._PAGE", 1)
+    read = kernel.read
+
+    async def changed_behind(program: str, **arguments: Any) -> Mapping[bytes, Any]:
+        answer = await read(program, **arguments)
+        if arguments.get("names") == [f"tank/vm/{TWO}"]:  # ONE has been read by then
+            kernel.rows[f"tank/vm/{ONE}"] = volume(b"new")
+            reading.touch(f"tank/vm/{ONE}")
+        return answer
+
+    monkeypatch.setattr(kernel, "read", changed_behind)
+    assert await names(reading) == {ONE: "name", TWO: "name"}
+    assert await names(reading) == {ONE: "new", TWO: "name"}
+    assert kernel.asked == [*([name] for name in BOTH), [f"tank/vm/{ONE}"]]
 
 
 async def test_a_rescan_that_failed_is_made_up_for(kernel: KernelDouble, reading: Reading) -> None:
