@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 
 from ...errors import DeviceBusy, Error, HasClones, HasSnapshots, NewerSnapshots, NotFound
 from ...model import Kind
 from . import changes, programs
 from .busy import when_free
-from .kernel import Kernel
+from .kernel import Kernel, ProgramFailed
 from .programs import Outcome
 from .rows import read_datasets
 
@@ -104,9 +105,10 @@ class Deletion:
     async def _named(self, names: Iterable[str]) -> str:
         """Datasets or snapshots as people call them; what is not ours goes by ZFS's name."""
         datasets = sorted({name.partition("@")[0] for name in names})
-        answer = await self._kernel.read(programs.SCAN, names=datasets)
         called: dict[str, str] = {}
-        for row in read_datasets(answer):
-            called[row.dataset] = row.metadata.name
-            called.update((f"{row.dataset}@{s.name}", s.metadata.name) for s in row.snapshots)
+        with suppress(ProgramFailed):  # what cannot be read still stands in the way
+            answer = await self._kernel.read(programs.SCAN, names=datasets)
+            for row in read_datasets(answer):
+                called[row.dataset] = row.metadata.name
+                called.update((f"{row.dataset}@{s.name}", s.metadata.name) for s in row.snapshots)
         return ", ".join(repr(called[name]) if called.get(name) else name for name in names)

@@ -54,6 +54,10 @@ _ERRORS: Final[Mapping[int, type[Error]]] = {
 """What each errno of a ZFS ioctl means to a caller; any other is a fault of this service."""
 
 
+_LIMITS: Final = frozenset({errno.ENOSPC, errno.ETIME, errno.ENOMEM})
+"""Errnos of a program that reached a limit (zfs_ioc_channel_program: memory, instructions)."""
+
+
 class ProgramFailed(Error):
     """A channel program broke off. ``dataset`` is what it could not read, where it says so."""
 
@@ -61,6 +65,10 @@ class ProgramFailed(Error):
         super().__init__(f"{what}: the channel program failed: {details}")
         found = _CULPRIT.search(details)
         self.dataset = found[1] if found else ""
+
+
+class TooMuch(ProgramFailed):
+    """It reached the limit of its memory or of its instructions."""
 
 
 _CULPRIT: Final = re.compile(r"dataset '([^']+)'")
@@ -229,7 +237,8 @@ class Kernel:
             )
         except self._lzc.exceptions.ZCPError as error:
             details = getattr(error, "details", None) or str(error).encode()
-            raise ProgramFailed(what, details.decode(errors="replace")) from error
+            failed = TooMuch if error.errno in _LIMITS else ProgramFailed
+            raise failed(what, details.decode(errors="replace")) from error
         except self._lzc.exceptions.ZFSError as error:
             raise error_of(error.errno or 0, what, self.pool) from error
         return answer

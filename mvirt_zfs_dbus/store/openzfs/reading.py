@@ -1,6 +1,6 @@
 """What there is: the whole pool, or one thing of it, fresh.
 
-A change made while a pool is read makes what it is of stale, and has it read again.
+A change made while a pool is read makes what it is of stale, and the next rescan reads that again.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ...model import Kind, Pool, Snapshot, Usage
 from ..base import Inventory
 from . import device, programs, rows, zpool
 from .events import ANYTHING
-from .kernel import Kernel, ProgramFailed
+from .kernel import Kernel, ProgramFailed, TooMuch
 from .rows import IMAGE_SNAPSHOT, DatasetRow, Thing, is_id
 
 _log = logging.getLogger(__name__)
 
 _PAGE: Final = 100
 """Datasets that one program reads. Until it ends, no transaction group with a change of the pool's
-configuration does, and its memory is bounded."""
+configuration does."""
 _SPACE_AGE: Final = 1.0
 """Seconds that the pool's space is good for in a scan."""
 
@@ -83,10 +83,10 @@ class Reading:
         everything, stale = self._all_stale, self._stale
         self._all_stale, self._stale = False, set()
         try:
-            root = await self._root()
             names = await self._children() if everything else sorted(stale)
             pages = [names[start : start + _PAGE] for start in range(0, len(names), _PAGE)]
-            found = [row for page in pages for row in await self._scan(page)]
+            found = [row for page in pages for row in await self._page(page)]
+            root = await self._root()  # last: had it gone meanwhile, what was found is not all
         except BaseException:
             self._all_stale |= everything
             self._stale |= stale
@@ -144,9 +144,10 @@ class Reading:
     async def size(self, kind: Kind, dataset_id: str) -> int:
         """A volume's or a template's, in bytes, which is less to read than all of it. NotFound."""
         found = await self._read(programs.LOOK, dataset=self._dataset(dataset_id))
-        if found.get(b"kind") != kind.encode() or not is_id(dataset_id):
+        size = int(found.get(b"volsize", 0))
+        if not size or found.get(b"kind") != kind.encode() or not is_id(dataset_id):
             raise await self._not_found(f"{kind} {dataset_id}")
-        return int(found[b"volsize"])
+        return size
 
     async def row(self, kind: Kind, dataset_id: str) -> DatasetRow:
         """A volume or a template. NotFound."""
@@ -167,7 +168,7 @@ class Reading:
         volume = home or (await self.home(snapshot_id)).rpartition("/")[2]
         dataset = self._dataset(volume)
         found = await self._read(programs.SNAPSHOT, dataset=dataset, snapshot=snapshot_id)
-        if found.get(b"kind") == Kind.VOLUME.encode():
+        if found.get(b"kind") == Kind.VOLUME.encode() and is_id(volume):
             row = rows.read_snapshot(f"{dataset}@{snapshot_id}", found[b"snapshot"])
             if row.exists:
                 self._homes[snapshot_id] = dataset
@@ -222,9 +223,20 @@ class Reading:
             await self._root()  # of what is locked hardly anything can be read
             raise
 
+    async def _page(self, names: list[str]) -> list[DatasetRow]:
+        """What is too much to be read at once is read in halves, and one that is, not at all."""
+        try:
+            return await self._scan(names)
+        except TooMuch as error:
+            if len(names) == 1:
+                _log.error("%s cannot be read and is left out: %s", names[0], error)
+                return []
+        middle = len(names) // 2
+        return [*await self._page(names[:middle]), *await self._page(names[middle:])]
+
     async def _scan(self, names: list[str], **wanted: str) -> list[DatasetRow]:
         answer = await self._read_around_damage(names=names, **wanted)
-        return rows.read_datasets(answer)
+        return await self._kernel.run(rows.read_datasets, answer)
 
     async def _read_around_damage(self, **arguments: object) -> Mapping[bytes, Any]:
         """A program breaks off at what it cannot read: without that, the rest is still there."""
@@ -235,5 +247,6 @@ class Reading:
             except ProgramFailed as error:
                 if not error.dataset or error.dataset in damaged:
                     raise
+                await self._root()  # of what is locked hardly anything can be read
                 _log.error("%s cannot be read and is left out: %s", error.dataset, error)
                 damaged[error.dataset] = True

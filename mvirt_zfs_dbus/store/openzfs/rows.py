@@ -1,4 +1,4 @@
-"""The answer of the scanning program, and the volumes, snapshots and templates it stands for."""
+"""The answers of the programs that read, and the volumes, snapshots and templates it stands for."""
 
 from __future__ import annotations
 

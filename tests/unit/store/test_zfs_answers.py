@@ -1,4 +1,4 @@
-"""Answers of the channel programs, recorded from OpenZFS 2.1.11."""
+"""Answers of the channel programs, with values as OpenZFS 2.1.11 gives them."""
 
 from __future__ import annotations
 

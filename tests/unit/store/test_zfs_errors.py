@@ -15,7 +15,7 @@ from mvirt_zfs_dbus.errors import (
     PoolUnavailable,
 )
 from mvirt_zfs_dbus.store.openzfs import zpool
-from mvirt_zfs_dbus.store.openzfs.kernel import Kernel, error_of
+from mvirt_zfs_dbus.store.openzfs.kernel import Kernel, ProgramFailed, TooMuch, error_of
 
 
 @pytest.fixture
@@ -67,6 +67,34 @@ async def test_a_lost_pool_is_not_even_asked(pool: Path, state: str) -> None:
         await kernel.read("return 1")
     with pytest.raises(PoolUnavailable, match=state):
         await kernel.change("a change", "return 1")
+    kernel.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, TooMuch), (errno.ENOMEM, TooMuch), (errno.ETIME, TooMuch), (44, ProgramFailed)],
+)
+async def test_a_program_that_reached_a_limit_says_so(
+    pool: Path, number: int, kind: type[Error]
+) -> None:
+    """The binding is a double."""
+
+    class Failed(Exception):
+        errno = number
+
+    def run(*_arguments: object) -> None:
+        raise Failed("what it says")
+
+    exceptions = SimpleNamespace(ZCPError=Failed, ZFSError=Failed)
+    kernel = Kernel(
+        SimpleNamespace(
+            lzc_channel_program=run, lzc_channel_program_nosync=run, exceptions=exceptions
+        ),
+        "tank/vm",
+    )
+    with pytest.raises(ProgramFailed, match="what it says") as raised:
+        await kernel.read("return 1")
+    assert type(raised.value) is kind
     kernel.close()
 
 

@@ -12,16 +12,19 @@ from unittest.mock import ANY
 
 import pytest
 
-from mvirt_zfs_dbus.errors import PoolUnavailable
+from mvirt_zfs_dbus.errors import NotFound, PoolUnavailable
+from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.openzfs import device, programs, zpool
 from mvirt_zfs_dbus.store.openzfs.events import ANYTHING
-from mvirt_zfs_dbus.store.openzfs.kernel import Kernel, ProgramFailed
+from mvirt_zfs_dbus.store.openzfs.kernel import Kernel, ProgramFailed, TooMuch
 from mvirt_zfs_dbus.store.openzfs.reading import Reading
 
 from .scan_answers import packed
 
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 
+SNAPSHOT = "33333333-3333-4333-8333-333333333333"
+SNAPSHOT_ROW: dict[bytes, Any] = {b"kind": b"snapshot", b"name": b"taken", b"volsize": 1 << 20}
 BOTH = [f"tank/vm/{ONE}", f"tank/vm/{TWO}"]
 
 
@@ -30,6 +33,7 @@ class KernelDouble:
         self.root, self.pool = "tank/vm", "tank"
         self.rows = {f"tank/vm/{name}": volume() for name in (ONE, TWO)}
         self.damaged: set[str] = set()
+        self.too_much: set[str] = set()
         self.deleted: list[str] = []
         self.state: Mapping[bytes, Any] = {}
         self.asked: list[list[str]] = []
@@ -44,6 +48,9 @@ class KernelDouble:
         self.waited_for.append(datasets)
         return {dataset for dataset in datasets if not await still_there(dataset)}
 
+    async def run(self, work: Callable[..., Any], *arguments: object) -> Any:
+        return work(*arguments)
+
     async def read(self, program: str, **arguments: Any) -> Mapping[bytes, Any]:
         if program == programs.DELETED:
             return {b"names": {b"%d" % n: name.encode() for n, name in enumerate(self.deleted, 1)}}
@@ -51,10 +58,17 @@ class KernelDouble:
             return {b"names": {b"%d" % n: name.encode() for n, name in enumerate(self.rows, 1)}}
         if program == programs.ROOT:
             return self.state
+        if program in (programs.LOOK, programs.SNAPSHOT):
+            row = self.rows.get(arguments["dataset"], {})
+            if program == programs.SNAPSHOT and row:
+                return {b"kind": row[b"kind"], b"snapshot": packed(SNAPSHOT_ROW)}
+            return row
         assert program == programs.SCAN
         names, skip = arguments["names"], arguments["skip"]
         self.asked.append(names)
         wanted = [n for n in self.rows if n in names and n not in skip]
+        if self.too_much.intersection(wanted):
+            raise TooMuch("reading", "Channel program exhausted the memory limit")
         for name in wanted:
             if name in self.damaged:
                 raise ProgramFailed("reading", f"I/O error while retrieving on dataset '{name}'")
@@ -201,15 +215,83 @@ async def test_a_dataset_that_cannot_be_read_does_not_hide_the_others(
     assert await names(reading, again=False) == {ONE: "name", TWO: "name"}
 
 
+async def test_a_dataset_too_large_to_be_read_does_not_hide_the_others(
+    kernel: KernelDouble, reading: Reading, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel.too_much.add(f"tank/vm/{ONE}")
+    assert await names(reading) == {TWO: "name"}
+    assert f"tank/vm/{ONE} cannot be read" in caplog.text
+    assert kernel.asked == [BOTH, *([name] for name in BOTH)]
+
+
 async def test_a_failure_that_names_no_dataset_is_told(
     kernel: KernelDouble, reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def read(_program: str, **_arguments: object) -> Mapping[bytes, Any]:
-        raise ProgramFailed("reading", "out of memory")
+    read = kernel.read
 
-    monkeypatch.setattr(kernel, "read", read)
-    with pytest.raises(ProgramFailed, match="out of memory"):
+    async def failing(program: str, **arguments: Any) -> Mapping[bytes, Any]:
+        if program == programs.SCAN:
+            raise ProgramFailed("reading", "attempt to index a nil value")
+        return await read(program, **arguments)
+
+    monkeypatch.setattr(kernel, "read", failing)
+    with pytest.raises(ProgramFailed, match="nil value"):
         await names(reading)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"), [({b"locked": True}, "load-key"), ({b"missing": True}, "any more")]
+)
+async def test_a_pool_that_goes_while_it_is_read_is_not_an_empty_one(
+    kernel: KernelDouble,
+    reading: Reading,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    state: Mapping[bytes, Any],
+    message: str,
+) -> None:
+    monkeypatch.setattr("mvirt_zfs_dbus.store.openzfs.reading._PAGE", 1)
+    read = kernel.read
+
+    async def going(program: str, **arguments: Any) -> Mapping[bytes, Any]:
+        answer = await read(program, **arguments)
+        if arguments.get("names") == [f"tank/vm/{ONE}"]:
+            kernel.state = state
+            if b"locked" in state:
+                kernel.damaged = {f"tank/vm/{TWO}"}
+            else:
+                del kernel.rows[f"tank/vm/{TWO}"]
+        return answer
+
+    monkeypatch.setattr(kernel, "read", going)
+    with pytest.raises(PoolUnavailable, match=message):
+        await names(reading)
+    assert "left out" not in caplog.text
+    kernel.state, kernel.damaged, kernel.rows = {}, set(), {name: volume() for name in BOTH}
+    monkeypatch.setattr(kernel, "read", read)
+    assert await names(reading) == {ONE: "name", TWO: "name"}
+
+
+async def test_what_is_no_volume_of_ours_has_no_size_and_no_snapshot(
+    kernel: KernelDouble, reading: Reading
+) -> None:
+    assert await reading.size(Kind.VOLUME, ONE) == 1 << 20
+    taken = await reading.snapshot(SNAPSHOT, ONE)
+    assert (taken.name, taken.volume_id, taken.size) == ("taken", ONE, 1 << 20)
+    kernel.rows = {
+        f"tank/vm/{ONE}": {b"kind": b"template", b"volsize": 1 << 20},
+        f"tank/vm/{TWO}": {b"kind": b"volume"},  # half received, or not to be opened
+        "tank/vm/rescued": volume(),
+    }
+    for wanted in (ONE, TWO, "rescued", SNAPSHOT):
+        with pytest.raises(NotFound, match=wanted):
+            await reading.size(Kind.VOLUME, wanted)
+    for home in (ONE, "rescued", SNAPSHOT):
+        with pytest.raises(NotFound, match=SNAPSHOT):
+            await reading.snapshot(SNAPSHOT, home)
+    kernel.state = {b"missing": True}
+    with pytest.raises(PoolUnavailable, match="any more"):
+        await reading.size(Kind.VOLUME, SNAPSHOT)
 
 
 async def test_a_volume_that_is_new_is_told_of_when_its_device_is_there(
