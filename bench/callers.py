@@ -8,7 +8,14 @@ import uuid
 from typing import Any, Final, Protocol
 
 from mvirt_zfs_dbus.bus.library import Variant, bus_address
-from mvirt_zfs_dbus.names import ROOT, Interface, snapshot_path, template_path, volume_path
+from mvirt_zfs_dbus.names import (
+    BUS_NAME,
+    ROOT,
+    Interface,
+    snapshot_path,
+    template_path,
+    volume_path,
+)
 
 from .raw import RawClient
 
@@ -68,9 +75,10 @@ class Service:
         path, name = snapshot_path(_snapshot(volume)), _name(template)
         self._call(path, Interface.SNAPSHOT, "CreateTemplate", "s", name, id=template)
 
-    def list_all(self) -> float:
+    def list_all(self, name: str = BUS_NAME, path: str = ROOT) -> float:
+        """Of this service, or of another one by its name and its manager's path."""
         manager = "org.freedesktop.DBus.ObjectManager"
-        return self._client.call("GetManagedObjects", path=ROOT, interface=manager).seconds
+        return self._client.call("GetManagedObjects", path=path, interface=manager, to=name).seconds
 
     def _call(
         self, path: str, interface: str, member: str, signature: str, *body: Any, **options: str

@@ -138,6 +138,10 @@ def _listing(found: Mapping[str, Any]) -> str:
     rows = [
         ["GetManagedObjects, ms", f"{median(seconds[operations.OURS]) * 1000:.1f}"],
         ["`zfs list -t all`, ms", f"{median(seconds[operations.THEIRS]) * 1000:.1f}"],
+        [
+            f"GetManagedObjects of UDisks2, {found['udisks']['disks']} of the disks, ms",
+            f"{median(seconds[operations.UDISKS]) * 1000:.1f}",
+        ],
         ["start of the service, s", f"{start['seconds']:.2f}"],
         ["CPU of it, s", f"{start['cpu']:.2f}"],
         ["memory then, MiB", f"{start['memory'] / (1 << 20):.1f}"],

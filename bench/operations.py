@@ -27,8 +27,11 @@ from . import proc
 from .callers import BLOCK, SIZE, Caller, Service, Zfs, seconds_of
 
 OURS, THEIRS, WITH_DEVICE = "D-Bus", "zfs", "zfs, then its device"
+UDISKS: Final = "UDisks2"
 AT_ONCE: Final = 10
 _UNIT: Final = "mvirt-zfs-dbus.service"
+_UDISKS_NAME, _UDISKS_ROOT = "org.freedesktop.UDisks2", "/org/freedesktop/UDisks2"
+_UDISKS_MASK: Final = Path("/etc/systemd/system/udisks2.service")
 _LISTINGS: Final = 5
 _MAKERS: Final = 8
 """Threads that make volumes; each waits for its transaction group."""
@@ -58,6 +61,7 @@ def main() -> None:
     _empty(given.pool)
     _fill(given.pool, given.volumes)
     found["start"] = _told(_start())
+    found["udisks"] = _told(_start_udisks())
     found["listing"] = _told(_listing(given.pool, given.volumes))
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
@@ -172,11 +176,12 @@ def _fill(pool: str, volumes: int) -> None:
 
 
 def _listing(pool: str, volumes: int) -> dict[str, Any]:
-    """All that is in the pool, over D-Bus and by ``zfs list``, in turns."""
+    """All that is in the pool, over D-Bus and by ``zfs list``, in turns with UDisks2's disks."""
     service = Service()
-    found: dict[str, list[float]] = {OURS: [], THEIRS: []}
+    found: dict[str, list[float]] = {OURS: [], THEIRS: [], UDISKS: []}
     for _ in range(_LISTINGS):
         found[OURS].append(service.list_all())
+        found[UDISKS].append(service.list_all(_UDISKS_NAME, _UDISKS_ROOT))
         found[THEIRS].append(seconds_of("zfs", "list", "-t", "all", "-r", pool))
     service.close()
     return {"volumes": volumes, "snapshots": 2 * volumes, "seconds": found}
@@ -189,6 +194,16 @@ def _start() -> dict[str, float]:
     shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     pid = int(shown.stdout)
     return {"seconds": taken, "cpu": proc.on_cpu(pid), "memory": proc.resident(pid)}
+
+
+def _start_udisks() -> dict[str, int]:
+    """UDisks2 with the disks of all volumes; the machine keeps it away from the tests."""
+    _UDISKS_MASK.unlink(missing_ok=True)
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    subprocess.run(["systemctl", "start", "udisks2.service"], check=True)
+    command = ["busctl", "tree", "--list", _UDISKS_NAME]
+    listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {"disks": sum("/block_devices/zd" in line for line in listed.stdout.split())}
 
 
 def _turned(names: list[str], by: int) -> list[str]:

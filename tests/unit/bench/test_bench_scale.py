@@ -173,7 +173,8 @@ def test_ours_and_theirs_are_compared_round_by_round():
     found = {
         "one": {"create": seconds}, "ten": {"create": seconds},
         "listing": {"volumes": 10, "snapshots": 20,
-                    "seconds": {"D-Bus": [0.1], "zfs": [6.0]}},
+                    "seconds": {"D-Bus": [0.1], "zfs": [6.0], "UDisks2": [0.3]}},
+        "udisks": {"disks": 12},
         "start": {"seconds": 1.0, "cpu": 0.5, "memory": 50 * MIB},
     }  # fmt: skip
     one, ten, listed = machine.operation_targets(found)
@@ -184,6 +185,8 @@ def test_ours_and_theirs_are_compared_round_by_round():
     assert [cell.strip() for cell in tables[0].splitlines()[2].split("|")[1:-1]] == [
         "create", "2000.0", "2000.0", "3000.0", "0.50",
     ]  # fmt: skip
+    assert "UDisks2, 12 of the disks, ms" in tables[2]
+    assert " 300.0 |" in tables[2]
 
 
 @needs_bus
