@@ -32,7 +32,7 @@ from mvirt_zfs_dbus.errors import (
 from mvirt_zfs_dbus.model import Kind, Volume
 from mvirt_zfs_dbus.store.base import Inventory, NewClone, NewDataset
 from mvirt_zfs_dbus.store.openzfs import device
-from mvirt_zfs_dbus.store.openzfs.properties import COMPRESSIONS
+from mvirt_zfs_dbus.store.openzfs.properties import COMPRESSIONS, PIECE, PREFIX
 from mvirt_zfs_dbus.store.zfs import ZfsStore
 
 ROOT = f"{host.POOL}/store"
@@ -748,6 +748,20 @@ async def test_a_disk_that_goes_offline_is_in_the_pools_health(
     await listener.until(store, lambda found: found.pool.health == "ONLINE")
     await listener.close()
     await store.close()
+
+
+async def test_a_volume_too_large_to_be_read_does_not_hide_the_others(
+    store: ZfsStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The limit is a double: what a program may take at most is 100 MiB."""
+    small, large, other = [await store.create_volume(new()) for _ in range(3)]
+    dataset = f"{store.pool_name}/{large.id}"
+    pieces = [f"{PREFIX}labels{f'-{n}' if n else ''}={'x' * PIECE}" for n in range(20)]
+    host.run("zfs", "set", *pieces, dataset)
+    assert set((await store.scan()).volumes) == {small.id, large.id, other.id}
+    monkeypatch.setattr("mvirt_zfs_dbus.store.openzfs.kernel.MEMORY_LIMIT", 512 * 1024)
+    assert set((await store.scan()).volumes) == {small.id, other.id}
+    assert f"{dataset} cannot be read" in caplog.text
 
 
 async def test_a_root_that_leaves_no_room_for_names_is_refused(root: str, tmp_path: Path) -> None:
