@@ -31,8 +31,10 @@ UDISKS: Final = "UDisks2"
 AT_ONCE: Final = 10
 _UNIT: Final = "mvirt-zfs-dbus.service"
 _UDISKS_NAME, _UDISKS_ROOT = "org.freedesktop.UDisks2", "/org/freedesktop/UDisks2"
-_UDISKS_MASK: Final = Path("/etc/systemd/system/udisks2.service")
 _LISTINGS: Final = 5
+_LOOKS: Final = 5
+_STAGED: Final = ".tmp/volumes/"
+"""Where volumes have their disk at once, and the service has been before."""
 _MAKERS: Final = 8
 """Threads that make volumes; each waits for its transaction group."""
 
@@ -164,8 +166,9 @@ def _fill(pool: str, volumes: int) -> None:
     made = [NewDataset(str(uuid.uuid4()), f"bench-{n}", SIZE, BLOCK) for n in range(volumes)]
 
     def make(new: NewDataset) -> None:
-        name = f"{pool}/{new.id}".encode()
-        libzfs_core.lzc_create(name, "zvol", properties.of_dataset(Kind.VOLUME, new))
+        staged, name = (f"{pool}/{each}{new.id}".encode() for each in (_STAGED, ""))
+        libzfs_core.lzc_create(staged, "zvol", properties.of_dataset(Kind.VOLUME, new))
+        libzfs_core.lzc_rename(staged, name)
 
     with ThreadPoolExecutor(_MAKERS) as threads:
         list(threads.map(make, made))
@@ -173,6 +176,13 @@ def _fill(pool: str, volumes: int) -> None:
         taken = [f"{pool}/{new.id}@{uuid.uuid4()}".encode() for new in made]
         libzfs_core.lzc_snapshot(taken, properties.of_snapshot(name, 1))
     subprocess.run(["udevadm", "settle", "--timeout=600"], check=True)
+    # A busy kernel has udev come back later, who does not: the service would wait for that disk.
+    for _ in range(_LOOKS):
+        if all(Path(f"/dev/zvol/{pool}/{new.id}").exists() for new in made):
+            return
+        subprocess.run(["udevadm", "trigger", "--subsystem-match=block"], check=True)
+        subprocess.run(["udevadm", "settle", "--timeout=600"], check=True)
+    raise SystemExit("udev has not linked all disks")
 
 
 def _listing(pool: str, volumes: int) -> dict[str, Any]:
@@ -197,9 +207,7 @@ def _start() -> dict[str, float]:
 
 
 def _start_udisks() -> dict[str, int]:
-    """UDisks2 with the disks of all volumes; the machine keeps it away from the tests."""
-    _UDISKS_MASK.unlink(missing_ok=True)
-    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    """UDisks2 with the disks of all volumes."""
     subprocess.run(["systemctl", "start", "udisks2.service"], check=True)
     command = ["busctl", "tree", "--list", _UDISKS_NAME]
     listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -84,6 +84,7 @@ local dataset, defer = argv["dataset"], argv["defer"]
 if not zfs.exists(dataset) or not ours(dataset) or own(dataset, "kind") ~= argv["kind"] then
   return {{refused = "missing"}}
 end
+if not readable(dataset) then return {{errno = EIO}} end
 local names = snapshots_of(dataset)
 if #names == 0 then
   local failed = zfs.sync.destroy(dataset)
@@ -143,6 +144,7 @@ if not zfs.exists(target) or not ours(dataset) or own(target, "kind") ~= "snapsh
    or deferred(target) then
   return {refused = "missing"}
 end
+if not readable(dataset) then return {errno = EIO} end
 local names = {}
 local all, moment = snapshots_of(dataset)
 for _, name in ipairs(all) do

@@ -34,6 +34,12 @@ local function ours(dataset)
   return (kind == "volume" or kind == "template") and own(dataset, "state") ~= "deleted"
 end
 
+-- Whether the kernel can open it. Where it cannot, asking for the snapshots is a panic (VERIFY0 in
+-- zcp_snapshots_iter), and what can only be read from there is no error but nothing.
+local function readable(dataset)
+  return (zfs.get_prop(dataset, "volsize")) ~= nil
+end
+
 local function deferred(snapshot)
   return (zfs.get_prop(snapshot, "defer_destroy")) == "on"
 end
@@ -101,7 +107,7 @@ local function dataset(name)
   if argv["snapshot"] then
     local wanted = name .. "@" .. argv["snapshot"]
     if not skip[wanted] and zfs.exists(wanted) then row[wanted] = snapshot(wanted) end
-  else
+  elseif row["volsize"] ~= nil then
     for found in zfs.list.snapshots(name) do
       if not skip[found] then row[found] = snapshot(found) end
     end
@@ -137,14 +143,12 @@ return {kind = own(argv["dataset"], "kind"), snapshot = snapshot(name)}
 CHILDREN: Final = """
 local root = (...)["argv"]["root"]
 local found = {}
-if zfs.exists(root) then
-  for name in zfs.list.children(root) do
-    if name ~= root .. "/.tmp" then found[#found + 1] = name end
-  end
+for name in zfs.list.children(root) do
+  if name ~= root .. "/.tmp" then found[#found + 1] = name end
 end
 return {names = found}
 """
-"""What is directly below ``root``, whosever it is."""
+"""What is directly below ``root``, whosever it is; breaks off without a root."""
 
 LOOK: Final = (
     COMMON

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Final
 
-from ...errors import NotFound, PoolUnavailable
+from ...errors import Error, NotFound, PoolUnavailable
 from ...model import Kind, Pool, Snapshot, Usage
 from ..base import Inventory
 from . import device, programs, rows, zpool
@@ -43,6 +43,8 @@ class Reading:
         self._scanning = asyncio.Lock()
         self._homes: dict[str, str] = {}
         """The dataset of each snapshot, as it was last seen."""
+        self._left_out: set[str] = set()
+        """What cannot be read, and was said so."""
         self._usable: set[str] = set()
         """The volumes whose device has been seen, or waited for in vain."""
         self._space = (0, 0, 0)
@@ -95,12 +97,13 @@ class Reading:
             self._rows.pop(name, None)
             self._things.pop(name, None)
         for row in found:
+            self._left_out.discard(row.dataset)
             self._rows[row.dataset] = row
             self._things[row.dataset] = rows.things(row)
         return root
 
     async def _children(self) -> list[str]:
-        answer = await self._kernel.read(programs.CHILDREN, root=self._kernel.root)
+        answer = await self._read(programs.CHILDREN, root=self._kernel.root)
         return sorted(programs.names(answer))
 
     async def _wait_for_devices(self) -> None:
@@ -229,7 +232,7 @@ class Reading:
             return await self._scan(names)
         except TooMuch as error:
             if len(names) == 1:
-                _log.error("%s cannot be read and is left out: %s", names[0], error)
+                self._leave_out(names[0], error)
                 return []
         middle = len(names) // 2
         return [*await self._page(names[:middle]), *await self._page(names[middle:])]
@@ -248,5 +251,12 @@ class Reading:
                 if not error.dataset or error.dataset in damaged:
                     raise
                 await self._root()  # of what is locked hardly anything can be read
-                _log.error("%s cannot be read and is left out: %s", error.dataset, error)
+                self._leave_out(error.dataset, error)
                 damaged[error.dataset] = True
+
+    def _leave_out(self, name: str, error: Error) -> None:
+        """Try it again with the next rescan; nothing tells when it can be read."""
+        self.touch(name)
+        if name not in self._left_out:
+            _log.error("%s cannot be read and is left out: %s", name, error)
+            self._left_out.add(name)

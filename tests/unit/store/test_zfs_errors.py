@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -10,12 +11,16 @@ from mvirt_zfs_dbus.errors import (
     AlreadyExists,
     DeviceBusy,
     Error,
+    HasClones,
     NoSpace,
     NotFound,
     PoolUnavailable,
 )
+from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.openzfs import zpool
+from mvirt_zfs_dbus.store.openzfs.deletion import Deletion
 from mvirt_zfs_dbus.store.openzfs.kernel import Kernel, ProgramFailed, TooMuch, error_of
+from mvirt_zfs_dbus.store.openzfs.programs import Outcome
 
 
 @pytest.fixture
@@ -96,6 +101,22 @@ async def test_a_program_that_reached_a_limit_says_so(
         await kernel.read("return 1")
     assert type(raised.value) is kind
     kernel.close()
+
+
+async def test_what_stands_in_the_way_and_cannot_be_read_goes_by_the_name_zfs_has_for_it() -> None:
+    """The kernel is a double."""
+
+    async def change(*_what: str, **_arguments: object) -> Outcome:
+        return Outcome(refused="clones", names=("tank/vm/unreadable",))
+
+    async def read(_program: str, **_arguments: object) -> None:
+        raise ProgramFailed("reading", "I/O error")
+
+    kernel = SimpleNamespace(root="tank/vm", pool="tank", change=change, read=read)
+    with pytest.raises(HasClones, match="tank/vm/unreadable"):
+        await Deletion(cast(Kernel, kernel)).destroy(
+            Kind.TEMPLATE, "its-id", snapshots=True, defer=False
+        )
 
 
 def test_a_pool_that_is_not_imported_is_unavailable(pool: Path) -> None:
