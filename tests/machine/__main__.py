@@ -137,8 +137,8 @@ def _test_in(machine: Machine, what: list[str], arguments: argparse.Namespace) -
             command = ["env", *_settings(), "tests/machine/guest/run", RESULTS, *what]
             status = machine.exec(command, timeout=arguments.timeout)
             machine.pull(RESULTS, results)
-        if status == 0 and what == [parts.FROM_OUTSIDE]:
-            status = _test_from_outside(machine, results, arguments.timeout)
+        if status == 0 and arguments.part:
+            status = _test_from_outside(machine, results, arguments)
         return status
     finally:
         machine.stop()
@@ -151,19 +151,20 @@ def _settings() -> list[str]:
     return [f"{name}={os.environ[name]}" for name in names]
 
 
-def _test_from_outside(machine: Machine, results: Path, timeout: float) -> int:
+def _test_from_outside(machine: Machine, results: Path, arguments: argparse.Namespace) -> int:
     """What the host does to the machine: cut its power, boot a disk that it made."""
-    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/machine/outside"]
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=0"]
+    tests = parts.FROM_OUTSIDE[arguments.part]
     try:
         return subprocess.run(
-            [*pytest, f"--junitxml={results / 'outside.xml'}", "--durations=0"],
+            [*pytest, *tests, f"--junitxml={results / 'outside.xml'}"],
             cwd=CHECKOUT,
             env={**os.environ, "MVIRT_MACHINE": machine.directory.name},
-            timeout=timeout,
+            timeout=arguments.timeout,
             check=False,
         ).returncode
     except subprocess.TimeoutExpired as stuck:
-        raise machine.error(f"tests/machine/outside is not done after {timeout:.0f} s") from stuck
+        raise machine.error(f"{tests[0]} is not done after {arguments.timeout:.0f} s") from stuck
 
 
 def _shell(machine: Machine, arguments: argparse.Namespace) -> int:

@@ -42,7 +42,7 @@ class Image:
 
 
 def ensure() -> Image:
-    """The image for the files as they are now: from the cache, or built (about 8 minutes)."""
+    """The image for the files as they are now: from the cache, or built (about 4 minutes)."""
     require("mmdebstrap", "mke2fs", "ssh-keygen", "tar", "qemu-system-x86_64")
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
