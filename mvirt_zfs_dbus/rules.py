@@ -62,15 +62,15 @@ def name(value: str) -> str:
     return value
 
 
-def object_id(value: str) -> str:
+def object_id(value: str | None) -> str:
     """A UUID a caller chose, in lower case with dashes; a new one where the caller chose none."""
-    if not value:
+    if value is None:
         return str(uuid.uuid4())
     try:
         parsed = str(uuid.UUID(value))
     except ValueError:
-        parsed = ""
-    if parsed != value.lower():
+        parsed = None
+    if parsed is None or parsed != value.lower():
         raise InvalidArgs(
             f"id {_shown(value)} is no UUID: it looks like 1b4e28ba-2fa1-11d2-883f-0016d3cca427"
         )
@@ -128,8 +128,8 @@ def labels(value: Mapping[str, str]) -> dict[str, str]:
 
 
 def compression(value: str) -> str:
-    """A name zfsprops(7) knows; empty stands for what the pool inherits."""
-    if value and not COMPRESSIONS.fullmatch(value):
+    """A name zfsprops(7) knows."""
+    if not COMPRESSIONS.fullmatch(value):
         raise InvalidArgs(
             f"compression {_shown(value)} is none ZFS knows: on, off, lz4, zstd, zstd-1 … zstd-19,"
             " zstd-fast, gzip, gzip-1 … gzip-9, zle or lzjb"

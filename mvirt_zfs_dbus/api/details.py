@@ -13,8 +13,8 @@ from ..bus.interface import Call
 def of_new(call: Call) -> dict[str, str]:
     """The name of what the call would make, and the id and size its options ask for."""
     details = {"name": rules.name(call.args[0])}
-    if chosen := call.options.get("id"):
-        details["id"] = rules.object_id(chosen)
+    if "id" in call.options:
+        details["id"] = rules.object_id(call.options["id"])
     if "size" in call.options:
         details["size"] = str(call.options["size"])
     return details

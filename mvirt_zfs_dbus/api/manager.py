@@ -58,10 +58,10 @@ class ManagerInterface(Interface):
         volume = await self._service.volumes.create(
             name,
             size,
-            volume_id=options.get("id", ""),
+            volume_id=options.get("id"),
             block_size=options.get("block-size", rules.DEFAULT_BLOCK_SIZE),
             thin=options.get("thin", True),
-            compression=options.get("compression", ""),
+            compression=options.get("compression"),
             labels=options.get("labels", {}),
         )
         return names.volume_path(volume.id)

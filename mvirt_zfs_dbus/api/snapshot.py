@@ -48,7 +48,7 @@ class SnapshotInterface(Interface):
         template = await self._service.templates.create(
             key,
             name,
-            template_id=call.options.get("id", ""),
+            template_id=call.options.get("id"),
             labels=call.options.get("labels", {}),
         )
         return names.template_path(template.id)
@@ -59,7 +59,7 @@ class SnapshotInterface(Interface):
             key,
             name,
             call.uid,
-            template_id=call.options.get("id", ""),
+            template_id=call.options.get("id"),
             labels=call.options.get("labels", {}),
         )
         return names.job_path(job_id)

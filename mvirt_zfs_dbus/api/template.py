@@ -37,8 +37,8 @@ class TemplateInterface(Interface):
         volume = await self._service.templates.clone(
             key,
             name,
-            volume_id=call.options.get("id", ""),
-            size=call.options.get("size", 0),
+            volume_id=call.options.get("id"),
+            size=call.options.get("size"),
             labels=call.options.get("labels", {}),
         )
         return names.volume_path(volume.id)

@@ -56,7 +56,7 @@ class VolumeInterface(Interface):
     @method("CreateSnapshot", "name:s", "snapshot:o", options={"id": "s"}, action=Action.SNAPSHOT)
     async def create_snapshot(self, call: Call, key: str, name: str) -> str:
         snapshot = await self._service.snapshots.create(
-            key, name, snapshot_id=call.options.get("id", "")
+            key, name, snapshot_id=call.options.get("id")
         )
         return names.snapshot_path(snapshot.id)
 

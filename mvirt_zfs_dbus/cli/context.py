@@ -154,6 +154,6 @@ def _size(text: str) -> int:
 
 def _checked_id(text: str) -> str:
     try:
-        return rules.object_id(text or "-")
+        return rules.object_id(text)
     except Error as error:
         raise argparse.ArgumentTypeError(error.message) from error

@@ -34,6 +34,8 @@ class Catalog:
         self._limit = limit
         self._events = events
         self._things: dict[str, Thing] = {}
+        self._found: dict[str, Thing] = {}
+        """What the last scan found. Usage counters in it are as old as the scan that read them."""
         self._relations = Relations()
         self._reserved_names: set[tuple[str, str]] = set()
         self._reserved_ids: set[str] = set()
@@ -162,10 +164,9 @@ class Catalog:
         present: dict[str, Thing] = {**found.volumes, **found.snapshots, **found.templates}
         gone = [id for id in self._things if id not in present and id not in touched]
         news = [
-            thing
-            for id, thing in present.items()
-            if thing is not self._things.get(id) and id not in touched
+            thing for id, thing in present.items() if id not in touched and self._is_news(id, thing)
         ]
+        self._found = present
         drifted = len(gone) + sum(self._things.get(thing.id) != thing for thing in news)
         for object_id in gone:
             self._remove(object_id)
@@ -174,6 +175,13 @@ class Catalog:
         drifted += self.pool != found.pool
         self.put_pool(found.pool)
         return drifted
+
+    def _is_news(self, object_id: str, thing: Thing) -> bool:
+        """A scan gives what it did not read again as it was: its usage is no news."""
+        known = self._things.get(object_id)
+        if thing is known:
+            return False
+        return thing is not self._found.get(object_id) or thing != known
 
     # The events
 

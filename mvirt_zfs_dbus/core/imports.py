@@ -39,11 +39,11 @@ FROM_FD: Final = "fd"
 class ImportOptions:
     """What a caller may say of an import; the contract's options in Python's names."""
 
-    id: str = ""
-    size: int = 0
-    """Bytes; 0 for the image's."""
+    id: str | None = None
+    size: int | None = None
+    """Bytes; None for the image's."""
     format: str = "auto"
-    checksum: str = ""
+    checksum: str | None = None
     block_size: int = rules.DEFAULT_BLOCK_SIZE
     thin: bool = True
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -211,8 +211,10 @@ class _Order:
     @classmethod
     def of(cls, kind: Kind, name: str, source: str, options: ImportOptions) -> _Order:
         block = rules.block_size(options.block_size)
-        size = rules.volume_size(options.size, block, rules.MAX_VOLUME_SIZE) if options.size else 0
-        checksum = rules.checksum(options.checksum) if options.checksum else None
+        size = 0
+        if options.size is not None:
+            size = rules.volume_size(options.size, block, rules.MAX_VOLUME_SIZE)
+        checksum = None if options.checksum is None else rules.checksum(options.checksum)
         new = NewDataset(
             id=rules.object_id(options.id),
             name=rules.name(name),

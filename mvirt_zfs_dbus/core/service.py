@@ -92,7 +92,9 @@ class Service:
 
     async def follow(self) -> None:
         """Bring what others change in the pool into the catalog, until the store is closed."""
-        async for _ in self.store.watch():
+        changes = self.store.watch()
+        await self._catch_up()  # what nobody was told of, as nobody watched yet
+        async for _ in changes:
             await self._catch_up()
 
     async def _catch_up(self) -> None:

@@ -22,7 +22,9 @@ class Snapshots:
         self._locks = locks
         self._limit = limit
 
-    async def create(self, volume_id: str, name: str, *, snapshot_id: str = "") -> Snapshot:
+    async def create(
+        self, volume_id: str, name: str, *, snapshot_id: str | None = None
+    ) -> Snapshot:
         """A snapshot of the volume as it is now. InvalidName, AlreadyExists, LimitsExceeded."""
         rules.name(name)
         new_id = rules.object_id(snapshot_id)

@@ -32,7 +32,7 @@ class Templates(Datasets):
         snapshot_id: str,
         name: str,
         *,
-        template_id: str = "",
+        template_id: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Template:
         """A template that is a copy-on-write clone of a snapshot. InvalidName, AlreadyExists."""
@@ -51,7 +51,7 @@ class Templates(Datasets):
         name: str,
         uid: int,
         *,
-        template_id: str = "",
+        template_id: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> str:
         """Start an independent full copy of a snapshot; the answer is the job's id."""
@@ -85,11 +85,11 @@ class Templates(Datasets):
         template_id: str,
         name: str,
         *,
-        volume_id: str = "",
-        size: int = 0,
+        volume_id: str | None = None,
+        size: int | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Volume:
-        """A copy-on-write clone. ``size`` 0 is the template's; less than it is InvalidSize."""
+        """A copy-on-write clone, of the template's size or a larger one. InvalidSize."""
         template = self._catalog.template(template_id)
         new = replace(_new(name, volume_id, labels), size=_clone_size(size, template))
         async with self._locks.hold(new.id):
@@ -106,7 +106,7 @@ class Templates(Datasets):
             self._catalog.remove(template_id)
 
 
-def _new(name: str, object_id: str, labels: Mapping[str, str] | None) -> NewClone:
+def _new(name: str, object_id: str | None, labels: Mapping[str, str] | None) -> NewClone:
     return NewClone(
         id=rules.object_id(object_id),
         name=rules.name(name),
@@ -115,8 +115,8 @@ def _new(name: str, object_id: str, labels: Mapping[str, str] | None) -> NewClon
     )
 
 
-def _clone_size(size: int, template: Template) -> int:
-    if not size:
+def _clone_size(size: int | None, template: Template) -> int:
+    if size is None:
         return template.size
     rounded = rules.volume_size(size, template.block_size, rules.MAX_VOLUME_SIZE)
     if rounded < template.size:

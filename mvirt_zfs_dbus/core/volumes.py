@@ -27,13 +27,13 @@ class Volumes(Datasets):
         name: str,
         size: int,
         *,
-        volume_id: str = "",
+        volume_id: str | None = None,
         block_size: int = rules.DEFAULT_BLOCK_SIZE,
         thin: bool = True,
-        compression: str = "",
+        compression: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Volume:
-        """A new volume that reads as zeros.
+        """A new volume that reads as zeros, compressed as its pool is where nothing is said of it.
 
         With ``volume_id`` the call can be repeated: it answers the same volume again.
 
@@ -47,7 +47,7 @@ class Volumes(Datasets):
             size=rules.volume_size(size, block, rules.MAX_VOLUME_SIZE),
             block_size=block,
             thin=thin,
-            compression=rules.compression(compression),
+            compression="" if compression is None else rules.compression(compression),
             labels=rules.labels(labels or {}),
             created_at=now(),
         )

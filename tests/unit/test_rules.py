@@ -66,7 +66,7 @@ def test_a_uuid_is_taken_in_either_case(value: uuid.UUID) -> None:
 
 
 def test_no_id_is_a_new_one_each_time() -> None:
-    first, second = rules.object_id(""), rules.object_id("")
+    first, second = rules.object_id(None), rules.object_id(None)
     assert first != second
     assert str(uuid.UUID(first)) == first
 
@@ -74,6 +74,7 @@ def test_no_id_is_a_new_one_each_time() -> None:
 @pytest.mark.parametrize(
     "value",
     [
+        "",
         "web",
         "{1b4e28ba-2fa1-11d2-883f-0016d3cca427}",
         "urn:uuid:1b4e28ba-2fa1-11d2-883f-0016d3cca427",
@@ -182,7 +183,6 @@ def test_a_label_has_a_name() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "",
         "on",
         "off",
         "lz4",
@@ -206,7 +206,8 @@ def test_a_compression_zfs_knows_is_taken(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["LZ4", "gzip-0", "gzip-10", "zstd-0", "zstd-20", "zstd-fast-11", "on ", "lz4\n", "x"]
+    "value",
+    ["LZ4", "gzip-0", "gzip-10", "zstd-0", "zstd-20", "zstd-fast-11", "on ", "lz4\n", "x", ""],
 )
 def test_a_compression_zfs_does_not_know_is_refused(value: str) -> None:
     with pytest.raises(InvalidArgs, match="none ZFS knows"):

@@ -150,12 +150,13 @@ class Follower:
                 await self._task
             self._task = None
 
-    async def changes(self) -> AsyncIterator[None]:
-        """Yields after every change that concerns us, and once at the beginning, for what happened
-        before. Ends when the follower is closed."""
+    def changes(self) -> AsyncIterator[None]:
+        """Yields after every change that concerns us. Ends when the follower is closed."""
         happened = asyncio.Event()
-        happened.set()
         self._watchers.add(happened)
+        return self._after_each(happened)
+
+    async def _after_each(self, happened: asyncio.Event) -> AsyncIterator[None]:
         try:
             while not self._closed:
                 await happened.wait()

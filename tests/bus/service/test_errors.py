@@ -305,6 +305,8 @@ async def test_a_fault_under_the_service_is_failed_and_says_what(
         ({"labels": Variant("a{ss}", {"": "x"})}, ["label"]),
         ({"id": Variant("s", "not-a-uuid")}, ["not-a-uuid"]),
         ({"compression": Variant("s", "fast")}, ["fast", "zstd"]),
+        ({"id": Variant("s", "")}, ["no UUID"]),
+        ({"compression": Variant("s", "")}, ["zstd"]),
     ],
 )
 async def test_wrong_options_are_invalid_arguments(
@@ -325,6 +327,8 @@ async def test_wrong_options_are_invalid_arguments(
         ("/dev", {}, "/dev"),
         ("/x", {"format": Variant("s", "iso")}, "iso"),
         ("/x", {"checksum": Variant("s", "md5:0")}, "md5:0"),
+        ("/x", {"checksum": Variant("s", "")}, "sha256:"),  # of a script whose variable is empty
+        ("/x", {"id": Variant("s", "")}, "no UUID"),
     ],
 )
 async def test_wrong_sources_are_invalid_arguments(

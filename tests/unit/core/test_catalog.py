@@ -187,6 +187,31 @@ def test_a_scan_brings_what_others_changed_and_counts_it(heard: Heard) -> None:
         assert heard.catalog.merge(found, touched) == 0
 
 
+def test_what_a_scan_did_not_read_again_does_not_bring_its_old_usage_back(heard: Heard) -> None:
+    found = Inventory(POOL, {"web": volume("web")})
+    for _ in range(2):
+        with heard.catalog.scanning() as touched:
+            heard.catalog.merge(found, touched)
+        heard.catalog.put_usage("web", Usage(used=9))
+    with heard.catalog.scanning() as touched:
+        assert heard.catalog.merge(found, touched) == 0
+    assert heard.catalog.volume("web").usage.used == 9
+    with heard.catalog.scanning() as touched:
+        newer = replace(volume("web"), usage=Usage(used=10))
+        assert heard.catalog.merge(Inventory(POOL, {"web": newer}), touched) == 0
+    assert heard.catalog.volume("web").usage.used == 10
+
+
+def test_a_scan_that_finds_what_it_found_before_corrects_what_differs(heard: Heard) -> None:
+    found = Inventory(POOL, {"web": volume("web")})
+    with heard.catalog.scanning() as touched:
+        heard.catalog.merge(found, touched)
+    heard.catalog.put(volume("web", name="mistaken"))
+    with heard.catalog.scanning() as touched:
+        assert heard.catalog.merge(found, touched) == 1
+    assert heard.catalog.volume("web").name == "web"
+
+
 def test_what_an_operation_changed_during_a_scan_is_newer_than_the_scan(heard: Heard) -> None:
     heard.put(volume("kept"), volume("deleted"))
     before = Inventory(POOL, {name: volume(name) for name in ("kept", "deleted")})

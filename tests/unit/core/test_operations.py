@@ -201,3 +201,36 @@ async def test_usage_is_read_once_a_second_at_most(service: Service) -> None:
     moment += 1.0
     await service.usage.dataset(volume.id)
     assert reads == 2
+
+
+async def test_usage_is_as_fresh_after_others_changed_something(service: Service) -> None:
+    web = await service.volumes.create("web", MIB)
+    service.usage._clock = lambda: 100.0
+    await service._read(service.store.rescan)
+    with Path(web.device).open("r+b", buffering=0) as guest:  # which does not close it
+        guest.write(b"x" * MIB)
+        await service.usage.dataset(web.id)
+        used = service.catalog.volume(web.id).usage.used
+        assert used >= MIB
+        await service.volumes.create("other", MIB)
+        await service._read(service.store.rescan)
+        await service.usage.dataset(web.id)
+        assert service.catalog.volume(web.id).usage.used == used
+
+
+async def test_what_others_did_before_anybody_watched_is_found(
+    service: Service, tmp_path: Path
+) -> None:
+    web = await service.volumes.create("web", MIB)
+    await service.refresh()
+    earlier = service.store.watch()
+    for file in (tmp_path / "disks").glob(f"{web.id}.*"):
+        file.unlink()
+    await anext(earlier)
+    gone = asyncio.Event()
+    service.events.subscribe(lambda event: gone.set() if event.id == web.id else None)
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(service.follow())
+        await gone.wait()
+        following.cancel()
+    assert service.catalog.all(Volume) == []
