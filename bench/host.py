@@ -31,7 +31,7 @@ def describe(directory: Path) -> dict[str, object]:
         "processor": _processor(),
         "processors": len(os.sched_getaffinity(0)),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
         "file_system": _first_line("stat", "--file-system", "--format=%T", str(directory)),
         "load": os.getloadavg()[0],

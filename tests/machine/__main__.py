@@ -171,7 +171,8 @@ def _shell(machine: Machine, arguments: argparse.Namespace) -> int:
     if not machine.running():
         _start(machine, arguments)
         _install(machine, arguments)
-    print("`exit` leaves; the machine runs on until `python3 -m tests.machine stop`.")
+    stop = f"python3 -m tests.machine --name {machine.directory.name} stop"
+    print(f"`exit` leaves; the machine runs on until `{stop}`.")
     return machine.exec(["exec bash -l"], tty=True)
 
 

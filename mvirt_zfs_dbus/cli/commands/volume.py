@@ -32,7 +32,7 @@ def add(parsers: Subparsers) -> None:
         parsers,
         "resize",
         resize,
-        "grow a volume; the guest sees it after a rescan or a restart",
+        "grow a volume; the guest sees it when the hypervisor tells it",
         "volume resize web-1 20G",
         changes=True,
     )
