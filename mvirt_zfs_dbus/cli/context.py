@@ -64,6 +64,7 @@ def add_global_options(parser: argparse.ArgumentParser, *, default: object = Non
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--bus",
+        type=_not_empty,
         default=default,
         metavar="system|session|ADDRESS",
         help="the bus the service is on (default: $MVIRT_ZFS_BUS, else the system bus)",
@@ -71,6 +72,7 @@ def add_global_options(parser: argparse.ArgumentParser, *, default: object = Non
     where.add_argument(
         "-H",
         "--host",
+        type=_not_empty,
         default=default,
         metavar="[USER@]MACHINE[:PORT]",
         help="the service of another machine, over SSH",
@@ -143,6 +145,13 @@ def label(text: str) -> tuple[str, str]:
     if not equals:
         raise argparse.ArgumentTypeError(f"label {text!r} is not KEY=VALUE")
     return key, value
+
+
+def _not_empty(text: str) -> str:
+    """An empty variable of a script must not lead to another machine than its author meant."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 def _size(text: str) -> int:

@@ -70,7 +70,7 @@ class Remote:
     async def connect(
         cls, bus: str, *, host: str | None, interactive: bool
     ) -> AsyncIterator[Remote]:
-        async with connection_to(host) if host else _local(bus) as connection:
+        async with _local(bus) if host is None else connection_to(host) as connection:
             yield cls(connection, host=host, interactive=interactive)
 
     async def call(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from ..bus import wire
+from ..errors import InvalidArgs
 from .signals import ServiceUnreachable
 
 _BRIDGE: Final = "systemd-stdio-bridge"
@@ -103,7 +104,9 @@ class _Ssh:
 
 def command(host: str) -> list[str]:
     """The ssh command line for ``[USER@]MACHINE[:PORT]``; an IPv6 address with a port is written
-    in brackets."""
+    in brackets. InvalidArgs."""
+    if not host:
+        raise InvalidArgs("the host is empty; it is written as [USER@]MACHINE[:PORT]")
     match = _WITH_PORT.fullmatch(host)
     machine, port = match.groups() if match else (host, "")
     options = ["-p", port] if port else []

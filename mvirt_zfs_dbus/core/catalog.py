@@ -36,6 +36,8 @@ class Catalog:
         self._things: dict[str, Thing] = {}
         self._found: dict[str, Thing] = {}
         """What the last scan found. Usage counters in it are as old as the scan that read them."""
+        self._since_found: set[str] = set()
+        """What operations touched since, which the next scan has to confirm."""
         self._relations = Relations()
         self._reserved_names: set[tuple[str, str]] = set()
         self._reserved_ids: set[str] = set()
@@ -160,13 +162,20 @@ class Catalog:
             self._scans = [scan for scan in self._scans if scan is not touched]
 
     def merge(self, found: Inventory, touched: set[str]) -> int:
-        """Make the catalog what a scan found; the answer is how many objects had drifted."""
+        """Make the catalog what a scan found; the answer is how many objects had drifted.
+
+        What a scan did not read again it gives as it was found before; that is passed by.
+        """
         present: dict[str, Thing] = {**found.volumes, **found.snapshots, **found.templates}
         gone = [id for id in self._things if id not in present and id not in touched]
+        found_before, since = self._found, self._since_found
         news = [
-            thing for id, thing in present.items() if id not in touched and self._is_news(id, thing)
+            thing
+            for id, thing in present.items()
+            if id not in touched and (thing is not found_before.get(id) or id in since)
         ]
         self._found = present
+        self._since_found &= touched
         drifted = len(gone) + sum(self._things.get(thing.id) != thing for thing in news)
         for object_id in gone:
             self._remove(object_id)
@@ -175,13 +184,6 @@ class Catalog:
         drifted += self.pool != found.pool
         self.put_pool(found.pool)
         return drifted
-
-    def _is_news(self, object_id: str, thing: Thing) -> bool:
-        """A scan gives what it did not read again as it was: its usage is no news."""
-        known = self._things.get(object_id)
-        if thing is known:
-            return False
-        return thing is not self._found.get(object_id) or thing != known
 
     # The events
 
@@ -223,6 +225,7 @@ class Catalog:
         self._events.emit(Change.CHANGED, ObjectKind.POOL, self.pool.name)
 
     def _touch(self, object_id: str) -> None:
+        self._since_found.add(object_id)
         for touched in self._scans:
             touched.add(object_id)
 

@@ -87,8 +87,11 @@ class Service:
 
     async def _read(self, scan: Callable[[], Awaitable[Inventory]]) -> int:
         async with self._scan:
+            began = self.usage.moment()
             with self.catalog.scanning() as touched:
-                return self.catalog.merge(await scan(), touched)
+                drifted = self.catalog.merge(await scan(), touched)
+            self.usage.forget(began)
+            return drifted
 
     async def follow(self) -> None:
         """Bring what others change in the pool into the catalog, until the store is closed."""

@@ -59,6 +59,15 @@ class UsageReader:
                 except Error as error:
                     log.debug("the usage of %s cannot be read: %s", object_id, error)
 
+    def moment(self) -> float:
+        """Now, for :meth:`forget`."""
+        return self._clock()
+
+    def forget(self, since: float) -> None:
+        """A scan that began at ``since`` has put older counters over what was read meanwhile."""
+        for key in [key for key, read_at in self._read_at.items() if read_at >= since]:
+            del self._read_at[key]
+
     def _take(self, key: str) -> bool:
         """Whether it is time to read this one again; from now on it counts as read."""
         moment = self._clock()

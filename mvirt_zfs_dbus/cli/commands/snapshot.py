@@ -90,7 +90,7 @@ async def create(context: Context, arguments: Namespace) -> None:
 async def list_all(context: Context, arguments: Namespace) -> None:
     inventory = await context.client.inventory()
     snapshots = inventory.snapshots
-    if arguments.volume:
+    if arguments.volume is not None:
         volume = await context.client.manager.volume(arguments.volume)
         snapshots = [each for each in snapshots if each.volume_path == volume.path]
     columns = ("Volume", "Name", "size", "used", "clones", "Created", "Id")

@@ -86,8 +86,12 @@ class Model:
         self.volumes[id] = Dataset(id, name, size_wanted, block, thin, labels)
         return ""
 
-    def import_volume(self, id: str, name: str, size: int, content: bytes, labels: dict) -> str:
+    def import_volume(
+        self, id: str, name: str, size: int | None, content: bytes, labels: dict
+    ) -> str:
         """The error of the call, or of its job."""
+        if size is not None and not 0 < rounded(size, DEFAULT_BLOCK) <= LARGEST:
+            return "InvalidSize"
         if error := self._taken(self.volumes, id, name):
             return error
         if size and rounded(size, DEFAULT_BLOCK) < len(content):
@@ -175,9 +179,9 @@ class Model:
         )
         return ""
 
-    def clone(self, id: str, template_id: str, name: str, size: int, labels: dict) -> str:
+    def clone(self, id: str, template_id: str, name: str, size: int | None, labels: dict) -> str:
         template = self.templates[template_id]
-        wanted = rounded(size, template.block) if size else template.size
+        wanted = template.size if size is None else rounded(size, template.block)
         if wanted < template.size or wanted > LARGEST:
             return "InvalidSize"
         if error := self._taken(self.volumes, id, name):

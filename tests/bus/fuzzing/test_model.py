@@ -32,7 +32,7 @@ STEPS = 40
 
 name_of = st.sampled_from("abcde")
 sizes = st.sampled_from([0, 1, 512, 16384, 16385, 40_000, 65_536, 200_000, 2**63 - 1, 2**64 - 1])
-clone_sizes = st.sampled_from([0, 1, 16384, 65_536, 200_000, 2**64 - 1])
+clone_sizes = st.sampled_from([None, 0, 1, 16384, 65_536, 200_000, 2**64 - 1])
 blocks = st.sampled_from([DEFAULT_BLOCK, DEFAULT_BLOCK, 512, 131_072, 513, 0])
 texts = st.text(st.characters(min_codepoint=1, max_codepoint=0x2FF), max_size=5)
 labels_of = st.dictionaries(name_of, texts, max_size=2)
@@ -81,13 +81,11 @@ class Machine(ServiceBesideModel):
 
     @rule(name=name_of, size=clone_sizes, content=contents, labels=labels_of, id=choices)
     def import_volume(
-        self, name: str, size: int, content: bytes, labels: dict[str, str], id: int
+        self, name: str, size: int | None, content: bytes, labels: dict[str, str], id: int
     ) -> None:
-        if size > 2**63:
-            size = 0
         chosen = self.new_id(id)
         options = {"id": Variant("s", chosen), "labels": Variant("a{ss}", labels)}
-        if size:
+        if size is not None:
             options["size"] = Variant("t", size)
         reader, writer = os.pipe()
         os.write(writer, content)
@@ -190,11 +188,13 @@ class Machine(ServiceBesideModel):
 
     @has_templates
     @rule(choice=choices, name=name_of, size=clone_sizes, labels=labels_of, id=choices)
-    def clone(self, choice: int, name: str, size: int, labels: dict[str, str], id: int) -> None:
+    def clone(
+        self, choice: int, name: str, size: int | None, labels: dict[str, str], id: int
+    ) -> None:
         template = self.pick(self.model.visible(self.model.templates), choice)
         chosen = self.new_id(id)
         options = {"id": Variant("s", chosen), "labels": Variant("a{ss}", labels)}
-        if size:
+        if size is not None:
             options["size"] = Variant("t", size)
         expected = self.model.clone(chosen, template, name, size, labels)
         path = names.template_path(template)

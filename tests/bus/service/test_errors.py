@@ -339,6 +339,18 @@ async def test_wrong_sources_are_invalid_arguments(
         await refused(call, ErrorName.INVALID_ARGS, said)
 
 
+async def test_a_size_of_nothing_is_not_taken_for_none_given(
+    client: Client, image: Path, directory: Path, volume: str
+) -> None:
+    template = await client.template(await client.snapshot(volume))
+    size = {"size": Variant("t", 0)}
+    async with unchanged(client, directory):
+        call = client.manager("ImportVolume", "ssa{sv}", "web-2", str(image), size)
+        await refused(call, ErrorName.INVALID_SIZE, "size 0")
+        call = client.call(template, Interface.TEMPLATE, "Clone", "sa{sv}", "web-2", size)
+        await refused(call, ErrorName.INVALID_SIZE, "size 0")
+
+
 async def test_the_standard_errors_are_those_of_the_standard(client: Client, volume: str) -> None:
     root, manager = names.ROOT, Interface.MANAGER
     for call, name in (

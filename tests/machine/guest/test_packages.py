@@ -116,6 +116,7 @@ def test_the_packages_are_installed_used_upgraded_removed_and_purged(
 @pytest.fixture
 def no_pool(bare: None) -> Iterator[None]:
     """The machine's own pool has the name that the tutorial gives to its."""
+    apt("purge", *NAMES)  # should another test have left them
     host.run("zpool", "export", host.POOL)
     yield
     host.run("systemctl", "stop", host.UNIT)

@@ -93,6 +93,7 @@ def test_polkit_is_told_the_old_name_and_the_new_one(
     [
         (MANAGER, "", "CreateVolume", ("no name", 512), {}),
         (MANAGER, "", "CreateVolume", ("new", 512), {"id": "no uuid"}),
+        (MANAGER, "", "CreateVolume", ("new", 512), {"id": ""}),
         (MANAGER, "", "ImportVolume", ("new", "no source"), {}),
         (VOLUMES, "V", "Rename", ("no name",), {}),
         (VOLUMES, "V", "CreateSnapshot", ("no name",), {}),

@@ -63,6 +63,8 @@ def test_sizes_and_labels_are_read_from_the_command_line() -> None:
         ("volume create a 1G --id x", "'x'"),
         ("volume label a --set x", "'x'"),
         ("volume list --bus session --host web", "not allowed with"),
+        ("volume delete web --host ''", "--host: it is empty"),
+        ("--bus '' volume list", "--bus: it is empty"),
         ("completion tcsh", "tcsh"),
         ("volume paint a", "paint"),
         ("volume", "COMMAND"),
@@ -74,7 +76,7 @@ def test_a_command_that_makes_no_sense_ends_with_2_and_says_what_was_wrong(
     command: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main.main(command.split())
+        main.main(shlex.split(command))
     assert ended.value.code == 2
     assert named in capsys.readouterr().err
 

@@ -20,7 +20,7 @@ from mvirt_zfs_dbus.errors import (
     NotFound,
 )
 from mvirt_zfs_dbus.model import JobState, Snapshot, Template, Volume
-from mvirt_zfs_dbus.store.base import NewClone
+from mvirt_zfs_dbus.store.base import Inventory, NewClone
 from mvirt_zfs_dbus.store.directory import DirectoryStore
 
 MIB = 2**20
@@ -226,11 +226,30 @@ async def test_what_others_did_before_anybody_watched_is_found(
     earlier = service.store.watch()
     for file in (tmp_path / "disks").glob(f"{web.id}.*"):
         file.unlink()
-    await anext(earlier)
+    async with asyncio.timeout(30):
+        await anext(earlier)
     gone = asyncio.Event()
     service.events.subscribe(lambda event: gone.set() if event.id == web.id else None)
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         following = tasks.create_task(service.follow())
         await gone.wait()
         following.cancel()
     assert service.catalog.all(Volume) == []
+
+
+async def test_usage_that_is_read_while_the_pool_is_scanned_is_read_again_afterwards(
+    service: Service,
+) -> None:
+    web = await service.volumes.create("web", MIB)
+    service.usage._clock = lambda: 100.0
+
+    async def scan() -> Inventory:
+        found = await service.store.scan()
+        with Path(web.device).open("r+b") as guest:
+            guest.write(b"x" * MIB)
+        await service.usage.dataset(web.id)
+        return found
+
+    await service._read(scan)
+    await service.usage.dataset(web.id)
+    assert service.catalog.volume(web.id).usage.used >= MIB
