@@ -31,6 +31,11 @@ _GENEROUS = '  <limit name="max_replies_per_connection">50000</limit>'
 """A system bus has 128 of them."""
 
 
+def remove_socket(address: str) -> None:
+    """dbus-daemon leaves it behind, in /tmp, where clients of all users can reach it."""
+    Path(address.partition("path=")[2].partition(",")[0]).unlink(missing_ok=True)
+
+
 class BusDaemon:
     """Runs until ``stop`` or ``kill``; ``pause`` makes it a bus that reads nothing."""
 
@@ -68,6 +73,7 @@ class BusDaemon:
             self.resume()
             self._process.send_signal(number)
             self._process.wait()
+        remove_socket(self.address)
         assert self._process.stdout
         self._process.stdout.close()
         self._log.close()

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from busdaemon import remove_socket
 
 from mvirt_zfs_dbus.names import BUS_NAME
 
@@ -68,6 +69,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             line = daemon.stdout.readline().strip()
             assert line, "dbus-daemon refuses the policy file"
             yield line
+            remove_socket(line)
         finally:
             daemon.terminate()
 

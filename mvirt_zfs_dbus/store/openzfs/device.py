@@ -31,7 +31,8 @@ WAIT = 30.0
 _LOOK_AGAIN: Final = 1.0
 """Seconds after which the link is looked at even without an event, should one have been lost."""
 
-_SCANNERS: Final = frozenset({"(udev-worker)", "systemd-udevd"})
+_SCANNERS: Final = frozenset({"(udev-worker)", "systemd-udevd", "zvol_id"})
+"""udev, and the program by which its rules ask a zvol for its name (60-zvol.rules)."""
 
 _PAUSE: Final = 0.1
 

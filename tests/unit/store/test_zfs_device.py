@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mvirt_zfs_dbus.errors import DeviceTimeout
+from mvirt_zfs_dbus.model import User
 from mvirt_zfs_dbus.store.openzfs import device
 
 
@@ -88,3 +89,10 @@ def test_a_device_that_is_not_ready_is_not_there_yet(
 
     monkeypatch.setattr(os, "open", not_ready)
     assert not device.is_device_of("/dev/zvol/tank/1", "tank/1")
+
+
+def test_what_udev_does_with_a_disk_is_no_use_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = User(3, "qemu-system-x86")
+    openers = [User(1, "(udev-worker)"), User(2, "zvol_id"), guest]
+    monkeypatch.setattr(device, "_openers", lambda _dataset: openers)
+    assert device.users_of("tank/web") == [guest]
