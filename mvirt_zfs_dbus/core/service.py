@@ -67,6 +67,8 @@ class Service:
             settings.import_policy,
         )
         self._scan = asyncio.Lock()
+        self._changes = store.watch()
+        """From now on, so that nothing is missed between the first scan and :meth:`follow`."""
 
     async def start(self) -> None:
         """Open the pool and know everything in it. PoolUnavailable, Failed."""
@@ -95,9 +97,7 @@ class Service:
 
     async def follow(self) -> None:
         """Bring what others change in the pool into the catalog, until the store is closed."""
-        changes = self.store.watch()
-        await self._catch_up()  # what nobody was told of, as nobody watched yet
-        async for _ in changes:
+        async for _ in self._changes:
             await self._catch_up()
 
     async def _catch_up(self) -> None:

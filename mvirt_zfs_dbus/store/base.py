@@ -85,9 +85,9 @@ class Store(Protocol):
     def watch(self) -> AsyncIterator[None]:
         """Yield once after every change in the pool that may not be this store's own doing.
 
-        From this call on: what came before it, a :meth:`rescan` finds. Changes that come close
-        together may yield once. The answer is to :meth:`rescan`. The iterator ends when the store
-        is closed.
+        From this call on, which may come before :meth:`start`; what came earlier, a :meth:`rescan`
+        finds. Changes that come close together may yield once. The answer is to
+        :meth:`rescan`. The iterator ends when the store is closed.
         """
 
     # Reading

@@ -218,7 +218,7 @@ async def test_usage_is_as_fresh_after_others_changed_something(service: Service
         assert service.catalog.volume(web.id).usage.used == used
 
 
-async def test_what_others_did_before_anybody_watched_is_found(
+async def test_what_others_did_before_the_store_was_followed_is_found(
     service: Service, tmp_path: Path
 ) -> None:
     web = await service.volumes.create("web", MIB)
