@@ -116,8 +116,6 @@ def test_the_packages_are_installed_used_upgraded_removed_and_purged(
 @pytest.fixture
 def no_pool(bare: None) -> Iterator[None]:
     """The machine's own pool has the name that the tutorial gives to its."""
-    if left := installed():  # by a test that did not get to its end
-        apt("purge", *left)
     host.run("zpool", "export", host.POOL)
     yield
     host.run("systemctl", "stop", host.UNIT)
