@@ -63,7 +63,7 @@ class Ctl:
         outcome = await self.run(*arguments)
         assert outcome.status == status, outcome
         line, *hints = outcome.err.splitlines()
-        assert line.startswith("mvirt-zfsctl: ")
+        assert line.startswith("mvirt-zfsctl: "), outcome
         assert line.endswith(f"({name})")
         assert len(hints) <= 1, outcome.err
         assert all(hint.startswith("hint: ") for hint in hints)
