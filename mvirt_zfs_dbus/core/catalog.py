@@ -168,11 +168,11 @@ class Catalog:
         """
         present: dict[str, Thing] = {**found.volumes, **found.snapshots, **found.templates}
         gone = [id for id in self._things if id not in present and id not in touched]
-        found_before, since = self._found, self._since_found
+        unconfirmed = self._since_found - touched
         news = [
             thing
             for id, thing in present.items()
-            if id not in touched and (thing is not found_before.get(id) or id in since)
+            if id in unconfirmed or (thing is not self._found.get(id) and id not in touched)
         ]
         self._found = present
         self._since_found &= touched
