@@ -36,6 +36,8 @@ TUTORIAL = DOCS / "tutorial.md"
 SERVER = "cloud.debian.org"
 PLACE = "images/cloud/bookworm/latest"
 
+# `make test-machine` builds them before and ends where it cannot, so that nothing is skipped there;
+# who works on a machine that is kept running need not have them.
 needs_packages = pytest.mark.skipif(not FILES, reason="make deb has not built the packages")
 
 
