@@ -29,6 +29,7 @@ from .files.ledger import Ledger
 from .files.making import Making
 from .files.removal import Removal
 from .files.views import Views
+from .watchers import Watchers
 
 T = TypeVar("T")
 
@@ -54,8 +55,7 @@ class DirectoryStore:
         self._copying = ThreadPoolExecutor(COPYING_THREADS, "directory-copy")
         self._volume_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._watch: DirectoryWatch | None = None
-        self._watchers: set[asyncio.Event] = set()
-        self._closed = False
+        self._watchers = Watchers()
 
     # Life
 
@@ -63,15 +63,14 @@ class DirectoryStore:
         try:
             await self._do(self._folder.open)
             with failures_of(self._path):
-                self._watch = DirectoryWatch(self._path, self._tell_watchers)
+                self._watch = DirectoryWatch(self._path, self._watchers.tell)
             await self._do(self._disks.recover)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        self._closed = True
-        self._tell_watchers()
+        self._watchers.close()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -83,23 +82,7 @@ class DirectoryStore:
         self._folder.close()
 
     def watch(self) -> AsyncIterator[None]:
-        changed = asyncio.Event()
-        self._watchers.add(changed)
-        return self._changes(changed)
-
-    async def _changes(self, changed: asyncio.Event) -> AsyncIterator[None]:
-        try:
-            while not self._closed:
-                await changed.wait()
-                changed.clear()
-                if not self._closed:
-                    yield
-        finally:
-            self._watchers.discard(changed)
-
-    def _tell_watchers(self) -> None:
-        for changed in self._watchers:
-            changed.set()
+        return self._watchers.add()
 
     # Reading
 

@@ -82,7 +82,7 @@ class ZfsStore:
             self._lock = -1
 
     def watch(self) -> AsyncIterator[None]:
-        return self._follower.changes()
+        return self._follower.watchers.add()
 
     # Reading
 

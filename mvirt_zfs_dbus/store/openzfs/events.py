@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from ...errors import Error
+from ..watchers import Watchers
 from . import zpool
 
 _log = logging.getLogger(__name__)
@@ -134,43 +135,19 @@ class Follower:
         self._pool = zpool.pool_of(root)
         self._changed = changed
         self._on_import = on_import
-        self._watchers: set[asyncio.Event] = set()
+        self.watchers = Watchers(_GATHER)
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
-        self._closed = True
-        self._tell()
+        self.watchers.close()
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-
-    def changes(self) -> AsyncIterator[None]:
-        """Yields after every change that concerns us. Ends when the follower is closed."""
-        happened = asyncio.Event()
-        self._watchers.add(happened)
-        return self._after_each(happened)
-
-    async def _after_each(self, happened: asyncio.Event) -> AsyncIterator[None]:
-        try:
-            while not self._closed:
-                await happened.wait()
-                if self._closed:
-                    return
-                await asyncio.sleep(_GATHER)
-                happened.clear()
-                yield
-        finally:
-            self._watchers.discard(happened)
-
-    def _tell(self) -> None:
-        for happened in self._watchers:
-            happened.set()
 
     async def _follow(self) -> None:
         while True:
@@ -180,7 +157,7 @@ class Follower:
                 _log.warning("zpool events cannot be run: %s", error)
             await asyncio.sleep(_RESTART)
             self._changed(ANYTHING)  # what happened meanwhile is not known
-            self._tell()
+            self.watchers.tell()
 
     async def _read(self) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -214,7 +191,7 @@ class Follower:
                 await self._on_import()
             except Error as error:
                 _log.warning("the pool came back, but: %s", error)
-        self._tell()
+        self.watchers.tell()
 
     async def _wait_for_end(self) -> None:
         """An export is told before it is done, and nothing tells its end."""
