@@ -50,7 +50,8 @@ def boot(machine: Machine, disk: Path) -> float:
     """Boots a disk in a qemu of its own; seconds to the login prompt."""
     kernel = qemu.Kernel(machine.directory / "vmlinuz", machine.directory / "initrd.img")
     command = [
-        *("qemu-system-x86_64", "-machine", "q35", *qemu.accelerator(kernel), "-m", "512"),
+        *("qemu-system-x86_64", "-machine", "q35", *qemu.accelerator(kernel)),
+        *("-smp", qemu.several(1), "-m", "512"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *kernel.options,
         *("-append", "console=ttyS0 panic=-1 root=/dev/vda rw quiet"),
