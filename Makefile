@@ -39,7 +39,9 @@ demo: install-demo ## import, clone, snapshot and roll back a real disk image, o
 
 # The coverage of every process of a test run lands here, those of the service included.
 COVERAGE := COVERAGE_FILE=$(CURDIR)/build/coverage/data
-PYTEST := $(COVERAGE) $(PYTHON) -m coverage run -m pytest
+# What the tests mount goes with them, however they end; without root they mount nothing.
+ALONE := $(shell unshare --mount true 2>/dev/null && echo unshare --mount)
+PYTEST := $(COVERAGE) $(ALONE) $(PYTHON) -m coverage run -m pytest
 
 test: install-test lint tests bus-tests-again coverage ## lint, all tests that need no ZFS, coverage
 
