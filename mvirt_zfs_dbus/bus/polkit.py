@@ -48,6 +48,9 @@ _ABSENT: Final = (
     "org.freedesktop.systemd1.",
 )
 """What the bus, or systemd for it, says where polkit is not installed, masked or broken."""
+KEPT = 10.0
+"""Seconds without a question after which nobody is told any more who leaves the bus: asking for it,
+and taking that back, takes the bus as long as a question does."""
 _OWNERS: Final = MatchRule(sender=BUS, path=BUS_PATH, interface=BUS, member="NameOwnerChanged")
 
 
@@ -204,12 +207,16 @@ class _Leavers:
         self._watched: dict[str, list[asyncio.Event]] = {}
         self._subscription: Subscription | None = None
         self._subscribing = asyncio.Lock()
+        self._end: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def watched(self, sender: str) -> AsyncIterator[asyncio.Event]:
         """The event is set when this connection leaves the bus."""
         left = asyncio.Event()
         self._watched.setdefault(sender, []).append(left)
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
         try:
             async with self._subscribing:
                 if self._subscription is None:
@@ -219,9 +226,14 @@ class _Leavers:
             self._watched[sender].remove(left)
             if not self._watched[sender]:
                 del self._watched[sender]
-            if self._subscription and not self._watched:
-                self._subscription.close()
-                self._subscription = None
+            if not self._watched:
+                self._end = asyncio.get_running_loop().call_later(KEPT, self._unsubscribe)
+
+    def _unsubscribe(self) -> None:
+        self._end = None
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
 
     def _heard(self, message: Message) -> None:
         name, _, new_owner = message.body

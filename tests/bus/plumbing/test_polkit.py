@@ -192,10 +192,26 @@ async def test_the_owner_of_a_session_service_alone_is_let_in() -> None:
             await authority.authorize(Call(":1.1", uid, False, "/", LAMP, "x"), Action.DELETE, {})
 
 
+async def test_the_bus_is_asked_who_leaves_once_for_questions_that_follow_each_other(
+    polkitd: Polkitd, client: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = PolkitAuthority(client)
+    asked = Call(client.unique_name, 1000, False, "/", LAMP, "SetLevel")
+    await polkitd.says("allow")
+    await authority.authorize(asked, Action.MODIFY, {})
+    assert await match_rules(client) == 1
+    monkeypatch.setattr(polkit, "KEPT", 0.0)
+    await authority.authorize(asked, Action.MODIFY, {})
+    async with asyncio.timeout(10):
+        while await match_rules(client):
+            pass
+
+
 async def test_many_users_open_prompts_leave_room_for_root_and_for_quick_questions(
-    polkitd: Polkitd, client: Connection
+    polkitd: Polkitd, client: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system bus lets a connection wait for 128 replies and have 512 match rules."""
+    monkeypatch.setattr(polkit, "KEPT", 0.0)
     authority = PolkitAuthority(client)
 
     async def ask_as(uid: int, interactive: bool) -> None:
