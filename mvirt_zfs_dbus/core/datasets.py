@@ -39,6 +39,10 @@ class Datasets:
             await self._store.set_labels(dataset_id, allowed)
             self._catalog.put(replace(self._dataset(dataset_id), labels=allowed))
 
+    def _new_id(self, chosen: str | None) -> str:
+        """Of a volume: what its caller chose, or one the store is prepared for."""
+        return self._store.new_id() if chosen is None else rules.object_id(chosen)
+
     def _dataset(self, dataset_id: str) -> Volume | Template:
         if self.kind is Kind.VOLUME:
             return self._catalog.volume(dataset_id)

@@ -91,7 +91,8 @@ class Templates(Datasets):
     ) -> Volume:
         """A copy-on-write clone, of the template's size or a larger one. InvalidSize."""
         template = self._catalog.template(template_id)
-        new = replace(_new(name, volume_id, labels), size=_clone_size(size, template))
+        size = _clone_size(size, template)
+        new = replace(_new(name, self._new_id(volume_id), labels), size=size)
         async with self._locks.hold(new.id):
             with self._catalog.reserve(Kind.VOLUME, new.name, new.id):
                 volume = await self._store.clone(template_id, new)

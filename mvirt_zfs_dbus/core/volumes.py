@@ -42,7 +42,7 @@ class Volumes(Datasets):
         rules.name(name)
         block = rules.block_size(block_size)
         new = NewDataset(
-            id=rules.object_id(volume_id),
+            id=self._new_id(volume_id),
             name=name,
             size=rules.volume_size(size, block, rules.MAX_VOLUME_SIZE),
             block_size=block,

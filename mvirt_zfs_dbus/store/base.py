@@ -14,6 +14,13 @@ holds each store to:
 
 Methods raise the errors of :mod:`mvirt_zfs_dbus.errors`; an id that does not exist (any more) is
 NotFound, a pool that cannot be reached is PoolUnavailable, a full one NoSpace.
+
+A store may be one that services on several hosts share. Callers keep names unique and operations on
+one dataset in order among themselves; what another host does meanwhile is the store's to find:
+
+- an id or a name that another host took first is AlreadyExists, from whatever makes or renames;
+- a dataset that another host is working on is DeviceBusy;
+- a target that another host is writing is not one that a crash left behind.
 """
 
 from __future__ import annotations
@@ -74,7 +81,8 @@ class Store(Protocol):
     # Life
 
     async def start(self) -> None:
-        """Open the pool, destroy every target left unpublished, collect what was deferred.
+        """Open the pool, destroy every target that nobody is writing any more and that was left
+        unpublished, collect what was deferred.
 
         PoolUnavailable: there is no such pool or directory, or another service has it open.
         """
@@ -115,8 +123,13 @@ class Store(Protocol):
 
     # Volumes
 
+    def new_id(self) -> str:
+        """A UUID for a volume that is about to be made: one for which a store has already done what
+        it does for each, where it does something."""
+
     async def create_volume(self, new: NewDataset) -> Volume:
-        """A new volume that reads as zeros; its device exists when this returns."""
+        """A new volume that reads as zeros. Its ``device`` exists when this returns; it is empty
+        where a store's volumes have none on this host."""
 
     async def resize(self, volume_id: str, size: int) -> Volume:
         """Grow a volume to ``size`` bytes, a multiple of its block size. WouldShrink."""

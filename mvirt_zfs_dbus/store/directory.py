@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -111,6 +112,9 @@ class DirectoryStore:
         return await self._do(lambda: self._disks.users(dataset_id))
 
     # Volumes
+
+    def new_id(self) -> str:
+        return str(uuid.uuid4())
 
     async def create_volume(self, new: NewDataset) -> Volume:
         return await self._do(lambda: self._making.create_volume(new))

@@ -13,6 +13,8 @@ from mvirt_zfs_dbus.core.imports import ImportPolicy
 from mvirt_zfs_dbus.core.service import Service, Settings
 from mvirt_zfs_dbus.errors import (
     AlreadyExists,
+    DeviceBusy,
+    Error,
     HasClones,
     HasSnapshots,
     InvalidSize,
@@ -253,3 +255,42 @@ async def test_usage_that_is_read_while_the_pool_is_scanned_is_read_again_afterw
     await service._read(scan)
     await service.usage.dataset(web.id)
     assert service.catalog.volume(web.id).usage.used >= MIB
+
+
+async def test_a_volumes_id_is_one_the_store_is_prepared_for_unless_its_caller_chose(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"{n}1111111-1111-4111-8111-111111111111" for n in range(3)]
+    prepared = iter(ids)
+    monkeypatch.setattr(service.store, "new_id", lambda: next(prepared))
+    volume = await service.volumes.create("web", MIB)
+    snapshot = await service.snapshots.create(volume.id, "before")
+    template = await service.templates.create(snapshot.id, "gold")
+    clone = await service.templates.clone(template.id, "clone")
+    assert [volume.id, clone.id] == ids[:2]
+    chosen = await service.volumes.create("chosen", MIB, volume_id=ids[2])
+    assert chosen.id == next(prepared), "none was taken for it"
+
+
+@pytest.mark.parametrize("taken", [AlreadyExists, DeviceBusy])
+async def test_what_another_host_was_first_at_is_refused_and_nothing_stays_reserved(
+    service: Service, monkeypatch: pytest.MonkeyPatch, taken: type[Error]
+) -> None:
+    """A double of a store that several hosts share: it knows what no catalog can know."""
+    volume = await service.volumes.create("web", MIB)
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise taken("another host was first")
+
+    for method in ("create_volume", "rename", "create_snapshot"):
+        monkeypatch.setattr(service.store, method, refuse)
+    with pytest.raises(taken):
+        await service.volumes.create("new", MIB)
+    with pytest.raises(taken):
+        await service.volumes.rename(volume.id, "new")
+    with pytest.raises(taken):
+        await service.snapshots.create(volume.id, "new")
+    monkeypatch.undo()
+    assert service.catalog.all(Volume) == [volume]
+    await service.snapshots.create(volume.id, "new")
+    await service.volumes.rename(volume.id, "new")
