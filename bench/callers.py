@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from typing import Any, Final, Protocol
@@ -17,12 +18,15 @@ from mvirt_zfs_dbus.names import (
     volume_path,
 )
 
-from .raw import RawClient
+from .raw import RawClient, Reply
 
 SIZE: Final = 64 << 20
 BLOCK: Final = 16 << 10
-_PATIENCE: Final = 60
-"""Seconds for udev to make a device's link."""
+_VOLUME: Final = re.compile(re.escape(volume_path("")).encode() + rb"[0-9a-f_]{36}")
+_PATIENCE: Final = 10
+"""Seconds for udev to make a device's link before it is told again: it lets a disk alone that it
+cannot open, and a busy ZFS answers 512 to that."""
+_TRIES: Final = 6
 
 
 class Caller(Protocol):
@@ -45,31 +49,34 @@ class Service:
 
     def __init__(self) -> None:
         self._client = RawClient(bus_address("system"))
+        self._paths: dict[str, str] = {}
+        """Of volumes, whose ids the service chooses."""
 
     def close(self) -> None:
         self._client.close()
 
     def create(self, volume: str) -> float:
-        name = _name(volume)
-        return self._call(ROOT, Interface.MANAGER, "CreateVolume", "st", name, SIZE, id=volume)
+        call = (ROOT, Interface.MANAGER, "CreateVolume", "st", _name(volume), SIZE)
+        return self._made(volume, self._call(*call))
 
     def snapshot(self, volume: str) -> float:
-        path, object_id = volume_path(volume), _snapshot(volume)
-        return self._call(path, Interface.VOLUME, "CreateSnapshot", "s", "one", id=object_id)
+        call = (self._paths[volume], Interface.VOLUME, "CreateSnapshot", "s", "one")
+        return self._call(*call, id=_snapshot(volume)).seconds
 
     def resize(self, volume: str) -> float:
-        return self._call(volume_path(volume), Interface.VOLUME, "Resize", "t", SIZE * 2)
+        call = (self._paths[volume], Interface.VOLUME, "Resize", "t", SIZE * 2)
+        return self._call(*call).seconds
 
     def clone(self, volume: str, template: str) -> float:
-        path = template_path(template)
-        return self._call(path, Interface.TEMPLATE, "Clone", "s", _name(volume), id=volume)
+        call = (template_path(template), Interface.TEMPLATE, "Clone", "s", _name(volume))
+        return self._made(volume, self._call(*call))
 
     def delete(self, volume: str) -> float:
-        return self._call(volume_path(volume), Interface.VOLUME, "Delete", "")
+        return self._call(self._paths.pop(volume), Interface.VOLUME, "Delete", "").seconds
 
     def delete_snapshot(self, volume: str) -> float:
         path = snapshot_path(_snapshot(volume))
-        return self._call(path, Interface.SNAPSHOT, "Delete", "")
+        return self._call(path, Interface.SNAPSHOT, "Delete", "").seconds
 
     def make_template(self, volume: str, template: str) -> None:
         path, name = snapshot_path(_snapshot(volume)), _name(template)
@@ -80,13 +87,19 @@ class Service:
         manager = "org.freedesktop.DBus.ObjectManager"
         return self._client.call("GetManagedObjects", path=path, interface=manager, to=name).seconds
 
+    def _made(self, volume: str, reply: Reply) -> float:
+        found = _VOLUME.search(reply.start)
+        assert found, reply.start
+        self._paths[volume] = found[0].decode()
+        return reply.seconds
+
     def _call(
         self, path: str, interface: str, member: str, signature: str, *body: Any, **options: str
-    ) -> float:
+    ) -> Reply:
         chosen = {name: Variant("s", value) for name, value in options.items()}
         return self._client.call(
             member, f"{signature}a{{sv}}", *body, chosen, path=path, interface=str(interface)
-        ).seconds
+        )
 
 
 class Zfs:
@@ -128,24 +141,34 @@ class Zfs:
     def _made(self, volume: str, *command: str) -> float:
         taken = seconds_of(*command)
         if self._with_device:
-            device = f"/dev/zvol/{self._dataset(volume)}"
-            taken += seconds_of("udevadm", "wait", f"--timeout={_PATIENCE}", device)
+            taken += _seconds_until_there(f"/dev/zvol/{self._dataset(volume)}")
         return taken
 
     def _dataset(self, volume: str) -> str:
         return f"{self._pool}/bench-{volume}"
 
 
+def _seconds_until_there(device: str) -> float:
+    began = time.perf_counter()
+    for _ in range(_TRIES):
+        if not _status_of("udevadm", "wait", f"--timeout={_PATIENCE}", device):
+            return time.perf_counter() - began
+        _status_of("udevadm", "trigger", "--subsystem-match=block")
+    raise SystemExit(f"udev makes no {device}")
+
+
 def seconds_of(*command: str) -> float:
     """A command from its start to its end, with as little as can be beside it."""
-    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     began = time.perf_counter()
+    if status := _status_of(*command):
+        raise SystemExit(f"{' '.join(command)}: {status}")
+    return time.perf_counter() - began
+
+
+def _status_of(*command: str) -> int:
+    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     pid = os.posix_spawnp(command[0], list(command), os.environ, file_actions=quiet)
-    _, status = os.waitpid(pid, 0)
-    taken = time.perf_counter() - began
-    if status:
-        raise SystemExit(f"{' '.join(command)}: {os.waitstatus_to_exitcode(status)}")
-    return taken
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _name(volume: str) -> str:

@@ -37,6 +37,8 @@ class Reply:
     """Bytes."""
     signals: int
     """Signals that came between the two."""
+    start: bytes
+    """Of the reply, as it came."""
 
 
 class RawClient:
@@ -102,7 +104,7 @@ class RawClient:
             elif kind == _ERROR:
                 raise CallFailed(f"{member}: {start!r}")
             elif kind == _RETURN:
-                return Reply(time.perf_counter() - began, size, signals)
+                return Reply(time.perf_counter() - began, size, signals, start)
 
     def _authenticate(self) -> None:
         self._socket.sendall(b"\0AUTH EXTERNAL %s\r\n" % str(os.getuid()).encode().hex().encode())

@@ -3,7 +3,7 @@
     POOL/UUID              a volume or a template
     POOL/UUID@UUID         a snapshot of a volume
     POOL/UUID@img          what volumes are cloned from a template by
-    POOL/.tmp/UUID         one that is being made
+    POOL/.tmp/UUID         one that is being made in several steps
     POOL/.tmp/volumes/UUID the same, of a volume that is published at once
     POOL/.tmp              a file system for temporary files
 
@@ -11,7 +11,8 @@ POOL may be a dataset inside a pool (``tank/vm``). What carries no property of o
 
 Who does what, in ``openzfs/``: ``programs`` (reading) and ``changes`` are channel programs, run by
 ``kernel`` and understood by ``rows`` and ``reading``; ``properties`` is what datasets carry;
-``place`` is ``.tmp``, ``staging`` makes there and publishes, ``deletion`` destroys and rolls back,
+``place`` is ``.tmp``, ``staging`` makes there and publishes, ``inplace`` makes what one step makes,
+under ids that ``intents`` has written down, ``deletion`` destroys and rolls back,
 ``stream`` copies; ``device``, ``events``, ``spool`` and ``zpool`` are the system around.
 """
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from .base import Inventory, NewClone, NewDataset
 from .openzfs import changes, device, properties, rows
 from .openzfs.deletion import Deletion
 from .openzfs.events import Follower
+from .openzfs.inplace import InPlace
+from .openzfs.intents import Intents
 from .openzfs.kernel import Kernel, Step, no_step
 from .openzfs.opening import check_root, lock
 from .openzfs.place import Place
@@ -56,7 +59,9 @@ class ZfsStore:
         self._place = Place(self._kernel, runtime_directory)
         self._staging = Staging(self._kernel, self._copier, self._place)
         self._deletion = Deletion(self._kernel)
-        self._follower = Follower(pool, self._reading.touch, self._staging.sweep)
+        self._intents = Intents(self._kernel, self._place)
+        self._in_place = InPlace(self._kernel, self._place, self._intents)
+        self._follower = Follower(pool, self._reading.touch, self._recover, self._in_place.look)
         self._lock = -1
 
     # Life
@@ -65,7 +70,10 @@ class ZfsStore:
         try:
             self._lock = lock(self._runtime_directory, self.pool_name)
             await check_root(self._kernel)
+            await self._intents.recover()  # first: .tmp, which has them, may be made anew
             await self._place.prepare()
+            await self._intents.renew()
+            await self._in_place.look()
             self._deletion.deleted = await self._reading.deleted()
             await self.collect()
             self._follower.start()
@@ -106,8 +114,13 @@ class ZfsStore:
 
     # Volumes
 
+    def new_id(self) -> str:
+        return self._intents.new_id()
+
     @settled
     async def create_volume(self, new: NewDataset) -> Volume:
+        if new.thin and await self._can_make_in_place(new.id):
+            return await self._made_in_place(new.id, self._in_place.create(new))
         await self._staging.create_volume(new)
         return rows.volume(await self._publish(new.id))
 
@@ -174,8 +187,11 @@ class ZfsStore:
 
     @settled
     async def clone(self, template_id: str, new: NewClone) -> Volume:
-        _check_not_smaller(new, await self._reading.size(Kind.TEMPLATE, template_id))
+        size = await self._reading.template_size(template_id)
+        _check_not_smaller(new, size)
         origin = f"{self.pool_name}/{template_id}@{IMAGE_SNAPSHOT}"
+        if new.size in (0, size) and await self._can_make_in_place(new.id):
+            return await self._made_in_place(new.id, self._in_place.clone(origin, new))
         await self._staging.clone(Kind.VOLUME, origin, new)
         return rows.volume(await self._publish(new.id))
 
@@ -232,6 +248,23 @@ class ZfsStore:
         await self._deletion.collect()
 
     # Inside
+
+    async def _recover(self) -> None:
+        """The pool was imported again."""
+        await self._intents.recover()
+        await self._staging.sweep()
+        await self._intents.renew()
+        await self._in_place.look()
+
+    async def _can_make_in_place(self, dataset_id: str) -> bool:
+        return not self._staging.is_making(dataset_id) and await self._in_place.can_make(dataset_id)
+
+    async def _made_in_place(self, dataset_id: str, making: Awaitable[None]) -> Volume:
+        with self._follower.aside(f"{self.pool_name}/{dataset_id}"):
+            await making
+            found = await self._reading.dataset(dataset_id)  # while udev is at work
+            await self._in_place.wait_for_device(dataset_id)
+        return rows.volume(found)
 
     @settled
     async def _publish(self, dataset_id: str) -> DatasetRow:

@@ -15,23 +15,60 @@ from typing import Final
 from .programs import COMMON
 from .properties import PREFIX
 
+_SET_ALL: Final = """
+local function set_all(dataset, values)
+  for key, value in pairs(values) do
+    local failed = zfs.check.set_prop(dataset, key, value)
+    if failed ~= 0 then return {errno = failed} end
+  end
+  for key, value in pairs(values) do
+    local failed = zfs.sync.set_prop(dataset, key, value)
+    if failed ~= 0 then return {errno = failed} end
+  end
+  return {done = "set"}
+end
+"""
+
 SET: Final = (
     COMMON
+    + _SET_ALL
     + """
 local dataset = argv["dataset"]
 if not zfs.exists(dataset) or not ours(dataset) then return {refused = "missing"} end
-for key, value in pairs(argv["set"]) do
-  local failed = zfs.check.set_prop(dataset, key, value)
-  if failed ~= 0 then return {errno = failed} end
-end
-for key, value in pairs(argv["set"]) do
-  local failed = zfs.sync.set_prop(dataset, key, value)
-  if failed ~= 0 then return {errno = failed} end
-end
-return {done = "set"}
+return set_all(dataset, argv["set"])
 """
 )
 """``set``: user properties by their full names, for a ``dataset`` of ours."""
+
+INTEND: Final = (
+    COMMON
+    + _SET_ALL
+    + """
+local place = argv["dataset"]
+if not zfs.exists(place) or own(place, "kind") ~= "spool" then return {refused = "missing"} end
+return set_all(place, argv["set"])
+"""
+)
+"""The same for the ``dataset`` where what is unfinished stands."""
+
+SETTLE: Final = (
+    COMMON
+    + """
+local left = {}
+for _, name in pairs(argv["names"]) do
+  if zfs.exists(name) and own(name, "kind") == nil then
+    local holds = not readable(name)
+    holds = holds or zfs.get_prop(name, "logicalused") > tonumber(argv["empty"])
+    for _ in zfs.list.snapshots(name) do holds = true end
+    if holds or zfs.sync.destroy(name) ~= 0 then left[#left + 1] = name end
+  end
+end
+return {done = "settled", names = left}
+"""
+)
+"""Of ``names`` the datasets that are without our properties, have at most ``empty`` bytes written
+(``logicalused``, as text) and have no
+snapshot; answers those without our properties that are still there."""
 
 # Whether a zvol is open has no function of its own. A rollback is refused when it is, and asking
 # for one needs a snapshot, which is the very case in which a destroy cannot be asked.

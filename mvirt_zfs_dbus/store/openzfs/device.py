@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 WAIT = 30.0
 """Seconds that udev is given for a link."""
 
+_AGAIN: Final = (5.0, 15.0)
+"""Seconds after which udev is told again, see :func:`wait_for_device`."""
+
 _LOOK_AGAIN: Final = 1.0
 """Seconds after which the link is looked at even without an event, should one have been lost."""
 
@@ -55,12 +58,22 @@ def device_path(dataset: str) -> str:
     return f"/dev/zvol/{dataset.replace(' ', '+')}"
 
 
-async def wait_for_device(dataset: str) -> str:
-    """The path of the dataset's device, once it is there and is this dataset's. DeviceTimeout."""
+async def wait_for_device(dataset: str, again: Callable[[], Awaitable[None]] | None = None) -> str:
+    """The path of the dataset's device, once it is there and is this dataset's. DeviceTimeout.
+
+    ``again`` makes the kernel tell udev of the disk once more; it is called when udev should long
+    be through with it. udev lets alone what it cannot open, and so may be through for good.
+    """
     path = device_path(dataset)
-    if await wait_for_devices([dataset]):
-        raise DeviceTimeout(f"{path} did not appear within {WAIT:g} s; is udev running?")
-    return path
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for seconds in (*(_AGAIN if again else ()), WAIT):
+        if not await wait_for_devices([dataset], seconds=began + min(seconds, WAIT) - loop.time()):
+            return path
+        if again and seconds < WAIT:
+            _log.warning("%s has not appeared after %g s: udev is told again", path, seconds)
+            await again()
+    raise DeviceTimeout(f"{path} did not appear within {WAIT:g} s; is udev running?")
 
 
 async def _yes(_dataset: str) -> bool:
@@ -68,15 +81,19 @@ async def _yes(_dataset: str) -> bool:
 
 
 async def wait_for_devices(
-    datasets: Iterable[str], still_there: Callable[[str], Awaitable[bool]] = _yes
+    datasets: Iterable[str],
+    still_there: Callable[[str], Awaitable[bool]] = _yes,
+    *,
+    seconds: float | None = None,
 ) -> set[str]:
-    """Wait for the devices of all of them; the answer is what has none after ``WAIT`` seconds.
+    """Wait for the devices of all of them; the answer is what has none after ``seconds``, which are
+    ``WAIT`` unless told otherwise.
 
     A dataset that is not ``still_there`` any more is not waited for.
     """
     missing = set(datasets)
     with _udev_events() as events, suppress(TimeoutError):
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(WAIT if seconds is None else seconds):
             while missing := missing - await _with_device(missing):
                 missing = {dataset for dataset in missing if await still_there(dataset)}
                 if missing:

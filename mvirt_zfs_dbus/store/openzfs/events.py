@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,12 +23,15 @@ _HISTORY: Final = "sysevent.fs.zfs.history_event"
 _ENDED: Final = frozenset({"sysevent.fs.zfs.pool_export", "sysevent.fs.zfs.pool_destroy"})
 _IMPORTED: Final = "sysevent.fs.zfs.pool_import"
 _RENAMED: Final = "rename"
+_PROPERTY: Final = frozenset({"set", "inherit"})
 _OF_ONE_DATASET: Final = frozenset(
     {"create", "clone", "destroy", "snapshot", "set", "inherit", "rollback", "clone swap"}
 )
 """What changes the dataset it names and no other (spa_history_log_internal in the kernel)."""
 
 ANYTHING: Final = ""
+THE_POOL: Final = "/"
+"""No dataset, but what they are in: its disks, and so its size and health."""
 
 _CHUNK: Final = 64 * 1024
 
@@ -74,14 +77,19 @@ class Event:
         return _is_below(self.dataset, root) or _is_below(root, self.dataset)
 
     def changed(self, root: str) -> str | None:
-        """The dataset that alone was changed, ANYTHING where it may be more, None for none."""
+        """The dataset that alone was changed, ANYTHING where it may be more, THE_POOL where it is
+        none, None for one that does not matter."""
         if "." not in self.kind or self.imported:  # "dropped 7 events", or another pool than it was
             return ANYTHING
         if self.kind != _HISTORY or not self.dataset:
-            return None
+            return THE_POOL
         if self.action not in _OF_ONE_DATASET:
             return ANYTHING
         return self.dataset if self.dataset.startswith(f"{root}/") else None
+
+    def is_inherited_by(self, root: str) -> bool:
+        """Whether ``root``, and what is below it, may have inherited another property."""
+        return self.kind == _HISTORY and self.action in _PROPERTY and _is_below(root, self.dataset)
 
 
 def _is_below(name: str, root: str) -> bool:
@@ -125,18 +133,40 @@ class Follower:
     """Follows one pool, whether it is imported or not, and tells every watcher.
 
     ``root`` is the dataset that matters. Before anybody is told, ``changed`` is called with the
-    dataset that changed, or ANYTHING, and ``on_import`` is awaited when the pool came back.
+    dataset that changed, ANYTHING or THE_POOL; ``on_import`` is awaited when the pool came back,
+    and ``on_inherited`` when what all below the root inherit may be another.
     """
 
     def __init__(
-        self, root: str, changed: Callable[[str], None], on_import: Callable[[], Awaitable[None]]
+        self,
+        root: str,
+        changed: Callable[[str], None],
+        on_import: Callable[[], Awaitable[None]],
+        on_inherited: Callable[[], Awaitable[None]],
     ) -> None:
         self._root = root
         self._pool = zpool.pool_of(root)
         self._changed = changed
         self._on_import = on_import
+        self._on_inherited = on_inherited
         self.watchers = Watchers(_GATHER)
+        self._aside: set[str] = set()
+        self._owed: set[str] = set()
+        """What happened something to while it was kept aside."""
         self._task: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def aside(self, dataset: str) -> Iterator[None]:
+        """What happens to a dataset that this store is making is told of when it is made: reading
+        the pool before takes the time of those who make it."""
+        self._aside.add(dataset)
+        try:
+            yield
+        finally:
+            self._aside.discard(dataset)
+            if dataset in self._owed:
+                self._owed.discard(dataset)
+                self.watchers.tell()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._follow())
@@ -186,12 +216,17 @@ class Follower:
             self._changed(changed)
         if event.ended:
             await self._wait_for_end()
-        if event.imported:
-            try:
+        try:
+            if event.imported:
                 await self._on_import()
-            except Error as error:
-                _log.warning("the pool came back, but: %s", error)
-        self.watchers.tell()
+            if event.is_inherited_by(self._root):
+                await self._on_inherited()
+        except Error as error:
+            _log.warning("after %s of %s: %s", event.action or event.kind, self._pool, error)
+        if event.dataset in self._aside:
+            self._owed.add(event.dataset)
+        else:
+            self.watchers.tell()
 
     async def _wait_for_end(self) -> None:
         """An export is told before it is done, and nothing tells its end."""

@@ -34,8 +34,8 @@ async def check_root(kernel: Kernel) -> None:
         raise PoolUnavailable(f"pool {kernel.pool} is {health}")
     if not await kernel.exists(kernel.root):
         raise PoolUnavailable(
-            f"there is no dataset {kernel.root}; zfs create -o mountpoint=none {kernel.root}"
-            " makes it"
+            f"there is no dataset {kernel.root}; zfs create -o mountpoint=none -o"
+            f" volmode=dev {kernel.root} makes it"
         )
     found = await kernel.read(programs.PROPERTY, dataset=kernel.root, property="keystatus")
     if found.get(b"value") == b"unavailable":

@@ -36,7 +36,7 @@ class Place:
 
     async def prepare(self) -> None:
         """At start: destroy what a crash left, datasets and temporary files."""
-        found = await self._look()
+        found = await self.look()
         if found.get(b"exists") and found.get(b"kind") == properties.SPOOL.encode():
             await self.sweep(_nobodys)
             if found[b"referenced"] > _EMPTY:
@@ -52,7 +52,7 @@ class Place:
 
     async def sweep(self, is_live: Callable[[str], bool]) -> None:
         """Destroy what is unfinished, but for the ids that somebody here is working on."""
-        found = await self._look()
+        found = await self.look()
         if found.get(b"volmode", b"dev") != b"dev":  # a power cut came before its properties
             await self._kernel.set(self.volumes, volmode="dev")
         for name in programs.names(found):
@@ -71,7 +71,7 @@ class Place:
         await self.ensure()
         return await self._mounted("opening a temporary file in", spool.open_file)
 
-    async def _look(self) -> Mapping[bytes, Any]:
+    async def look(self) -> Mapping[bytes, Any]:
         return await self._kernel.read(programs.PLACE, dataset=self.dataset, volumes=self.volumes)
 
     async def _is_empty(self) -> bool:

@@ -1,4 +1,4 @@
-"""The channel programs that read (zfs-program(8)), and how answers are read.
+"""The channel programs that read (zfs-program(8)), and what those that change something answer.
 
 A program runs with the pool's configuration locked, so that it sees one moment. Names come in as
 arguments and are never written into the text.
@@ -10,7 +10,7 @@ opens the dataset, and the kernel panics where that fails (``VERIFY0`` in zcp_us
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -126,7 +126,7 @@ return {{datasets = found}}
 snapshots in ``skip``. With ``snapshot`` of each dataset only the one called that, for a dataset may
 have hundreds.
 
-Each dataset is one text, see :func:`fields`, for the binding takes long over every value of an
+Each dataset is one text, see ``rows.fields``, for the binding takes long over every value of an
 answer. A snapshot is a field of its dataset's, called by its full name."""
 
 SNAPSHOT: Final = (
@@ -191,6 +191,30 @@ return {value = (zfs.get_prop(argv["dataset"], argv["property"]))}
 """
 """One native ``property`` of a ``dataset`` that exists."""
 
+HIDING: Final = """
+local root = (...)["argv"]["root"]
+if not zfs.exists(root) then return {} end
+return {volmode = (zfs.get_prop(root, "volmode")), snapdev = (zfs.get_prop(root, "snapdev"))}
+"""
+"""What a volume below ``root`` would inherit; nothing without a root."""
+
+UNPINNED: Final = (
+    COMMON
+    + """
+local function inherits(name, property)
+  local _, source = zfs.get_prop(name, property)
+  return source ~= name and source ~= "$recvd"
+end
+local found = {}
+for _, name in pairs(argv["names"]) do
+  if zfs.exists(name) and own(name, "kind") == "volume"
+     and (inherits(name, "volmode") or inherits(name, "snapdev")) then found[#found + 1] = name end
+end
+return {names = found}
+"""
+)
+"""Of ``names`` the volumes of ours whose ``volmode`` or ``snapdev`` is what they inherit."""
+
 PLACE: Final = (
     COMMON
     + """
@@ -207,13 +231,15 @@ return {
   exists = true,
   volmode = zfs.exists(volumes) and zfs.get_prop(volumes, "volmode") or nil,
   kind = own(place, "kind"),
+  intents = own(place, "intents"),
   names = found,
   referenced = (zfs.get_prop(place, "referenced")),
 }
 """
 )
-"""Whether ``dataset`` exists and is ours, the bytes it holds itself, and what is below it and below
-``volumes``, which is below it too and whose ``volmode`` is told where it exists."""
+"""Whether ``dataset`` exists and is ours, what it carries (see ``intents``), the bytes it holds
+itself, and what is below it and below ``volumes``, which is below it too and whose ``volmode`` is
+told where it exists."""
 
 DELETED: Final = (
     COMMON
@@ -238,21 +264,6 @@ return {names = {}}
 """
 )
 """The dataset below ``root`` that has ``snapshot``."""
-
-
-def fields(text: bytes) -> dict[bytes, bytes]:
-    """What a text of SCAN says: key, value, key, value …, each with its length before it, as in
-    ``4:name5:disk1``."""
-    values = _cut(text)
-    return dict(zip(values, values, strict=True))
-
-
-def _cut(text: bytes) -> Iterator[bytes]:
-    end = 0
-    while end < len(text):
-        colon = text.index(b":", end)
-        start, end = colon + 1, colon + 1 + int(text[end:colon])
-        yield text[start:end]
 
 
 @dataclass(frozen=True, slots=True)

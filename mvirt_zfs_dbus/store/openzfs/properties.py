@@ -9,6 +9,7 @@ Properties).
     org.mvirt:checksum        what it was checked against
     org.mvirt:source-volume   the UUID of the volume a template was made from
     org.mvirt:state           importing (on .tmp, inherited by all below it) or deleted
+    org.mvirt:intents         on .tmp: the ids of volumes that may stand half-made, see intents
 
 Only a property set on the very dataset counts: a clone's parent has none, but an administrator may
 have moved datasets about, and user properties are inherited.
@@ -119,36 +120,32 @@ def decode(values: Mapping[str, bytes]) -> Metadata:
     )
 
 
+def pinned(volmode: VolMode) -> Properties:
+    """What keeps a dataset's disk from the host, whatever its parent has or will have. ZFS takes a
+    transaction group for each."""
+    return {b"volmode": int(volmode), b"snapdev": SNAPDEV_HIDDEN}
+
+
 def of_dataset(kind: Kind, new: NewDataset) -> Properties:
-    """Everything a new zvol is made with."""
-    native: Properties = {
-        b"volsize": new.size,
-        b"volblocksize": new.block_size,
-        b"snapdev": SNAPDEV_HIDDEN,
-    }
+    """Everything a new zvol is made with, but for what pins it."""
+    native: Properties = {b"volsize": new.size, b"volblocksize": new.block_size}
     if new.compression:
         native[b"compression"] = COMPRESSIONS[new.compression]
-    volmode: Properties = {b"volmode": int(VolMode.DEV)}  # written to as a target in any case
-    return (
-        native
-        | volmode
-        | encode(
-            {
-                "kind": kind,
-                "name": new.name,
-                "created": str(new.created_at),
-                "labels": labels_text(new.labels),
-                "source": new.source,
-                "checksum": new.checksum,
-            }
-        )
+    return native | encode(
+        {
+            "kind": kind,
+            "name": new.name,
+            "created": str(new.created_at),
+            "labels": labels_text(new.labels),
+            "source": new.source,
+            "checksum": new.checksum,
+        }
     )
 
 
 def of_clone(kind: Kind, new: NewClone, source_volume_id: str = "") -> Properties:
-    """Everything a clone or a copy is made with."""
-    volmode = VolMode.DEV if kind is Kind.VOLUME else VolMode.NONE
-    return {b"volmode": int(volmode), b"snapdev": SNAPDEV_HIDDEN} | encode(
+    """Everything a clone or a copy is made with, but for what pins it."""
+    return encode(
         {
             "kind": kind,
             "name": new.name,

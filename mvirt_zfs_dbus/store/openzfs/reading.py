@@ -16,7 +16,7 @@ from ...errors import Error, NotFound, PoolUnavailable
 from ...model import Kind, Pool, Snapshot, Usage
 from ..base import Inventory
 from . import device, programs, rows, zpool
-from .events import ANYTHING
+from .events import ANYTHING, THE_POOL
 from .kernel import Kernel, ProgramFailed, TooMuch
 from .rows import IMAGE_SNAPSHOT, DatasetRow, Thing, is_id
 
@@ -25,8 +25,9 @@ _log = logging.getLogger(__name__)
 _PAGE: Final = 100
 """Datasets that one program reads. Until it ends, no transaction group with a change of the pool's
 configuration does."""
-_SPACE_AGE: Final = 1.0
-"""Seconds that the pool's space is good for in a scan."""
+_SPACE_AGE: Final = 10.0
+"""Seconds that the pool's space is good for where a few datasets alone are read again; who asks for
+it has it fresh."""
 
 
 class Reading:
@@ -51,8 +52,10 @@ class Reading:
         self._space_read_at = -_SPACE_AGE
 
     def touch(self, name: str) -> None:
-        """A dataset or snapshot, or ANYTHING, is not what the last scan saw any more."""
+        """A dataset or snapshot, ANYTHING or THE_POOL is not what the last scan saw any more."""
         root = f"{self._kernel.root}/"
+        if name in (ANYTHING, THE_POOL):
+            self._space_read_at = -_SPACE_AGE
         if name == ANYTHING:
             self._all_stale = True
         elif name.startswith(root):
@@ -143,6 +146,13 @@ class Reading:
         if not found:
             raise NotFound(f"there is no {name}" + (f"@{snapshot_id}" if snapshot_id else ""))
         return rows.read_usage(found)
+
+    async def template_size(self, template_id: str) -> int:
+        """Which never changes, so that it need not be read again. NotFound."""
+        row = self._rows.get(self._dataset(template_id))
+        if row is not None and row.exists and row.metadata.kind == Kind.TEMPLATE:
+            return row.size
+        return await self.size(Kind.TEMPLATE, template_id)
 
     async def size(self, kind: Kind, dataset_id: str) -> int:
         """A volume's or a template's, in bytes, which is less to read than all of it. NotFound."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ...model import Kind, Pool, PoolUsage, Snapshot, Template, Usage, Volume
 from ..base import Inventory
 from .device import device_path
-from .programs import fields
 from .properties import DELETED, IMAGE, SNAPSHOT, Metadata, decode
 
 _log = logging.getLogger(__name__)
@@ -83,6 +82,21 @@ class DatasetRow:
     def thick(self) -> bool:
         """Whether all of it is reserved. An administrator may have reserved a part."""
         return self.reserved >= self.size
+
+
+def fields(text: bytes) -> dict[bytes, bytes]:
+    """What a text of SCAN says: key, value, key, value …, each with its length before it, as in
+    ``4:name5:disk1``."""
+    values = _cut(text)
+    return dict(zip(values, values, strict=True))
+
+
+def _cut(text: bytes) -> Iterator[bytes]:
+    end = 0
+    while end < len(text):
+        colon = text.index(b":", end)
+        start, end = colon + 1, colon + 1 + int(text[end:colon])
+        yield text[start:end]
 
 
 def read_datasets(answer: Answer) -> list[DatasetRow]:

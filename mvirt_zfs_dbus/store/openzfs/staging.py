@@ -30,6 +30,7 @@ from . import device, programs, properties
 from .busy import PATIENCE
 from .kernel import Kernel
 from .place import Place
+from .properties import VolMode
 from .rows import IMAGE_SNAPSHOT, DatasetRow, read_datasets
 from .settled import settled
 from .stream import Copier, Progress
@@ -65,6 +66,9 @@ class Staging:
         except KeyError:
             raise NotFound(f"there is no import target {dataset_id}") from None
 
+    def is_making(self, dataset_id: str) -> bool:
+        return dataset_id in self._live
+
     async def sweep(self) -> None:
         """Destroy what is unfinished and nobody here is working on."""
         await self._place.sweep(self._live.__contains__)
@@ -80,7 +84,8 @@ class Staging:
 
     async def _create(self, place: str, kind: Kind, new: NewDataset) -> None:
         async with self._making(place, kind, new.id) as staged:
-            await self._kernel.create(staged, "zvol", properties.of_dataset(kind, new))
+            pinned = properties.pinned(VolMode.DEV)  # a template is written to as well
+            await self._kernel.create(staged, "zvol", properties.of_dataset(kind, new) | pinned)
             if not new.thin:  # what zfs create -V reserves, which depends on the pool's vdevs
                 await self._kernel.set(staged, refreservation="auto")
 
@@ -89,8 +94,9 @@ class Staging:
     ) -> None:
         place = self._place.volumes if kind is Kind.VOLUME else self._place.dataset
         async with self._making(place, kind, new.id) as staged:
+            volmode = VolMode.DEV if kind is Kind.VOLUME else VolMode.NONE
             carried = properties.of_clone(kind, new, source_volume_id)
-            await self._kernel.clone(staged, origin, carried)
+            await self._kernel.clone(staged, origin, carried | properties.pinned(volmode))
             await self._grow(new.id, new.size)
 
     async def copy(
@@ -99,6 +105,7 @@ class Staging:
         """A template that shares nothing with the snapshot."""
         async with self._making(self._place.dataset, Kind.TEMPLATE, new.id) as staged:
             carried = properties.of_clone(Kind.TEMPLATE, new, source_volume_id)
+            carried |= properties.pinned(VolMode.NONE)
             await self._copier.copy(origin, f"{staged}@{_RECEIVED}", carried, progress)
             await self._grow(new.id, new.size)
 

@@ -1,4 +1,7 @@
-"""What the ZFS store does that the contract suite, which runs on every store, cannot ask for."""
+"""What the ZFS store does that the contract suite, which runs on every store, cannot ask for.
+
+The root dataset is one that nobody prepared for it; test_in_place.py has one that is.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def get(name: str, dataset: str) -> str:
 
 @pytest.fixture
 def root() -> Iterator[str]:
-    host.run("zfs", "create", "-o", "mountpoint=none", ROOT)
+    host.run("zfs", "create", "-o", "mountpoint=none", "-o", "volmode=default", ROOT)
     yield ROOT
     host.run("udevadm", "settle")
     host.run("zfs", "destroy", "-R", ROOT)

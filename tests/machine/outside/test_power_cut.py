@@ -48,3 +48,29 @@ def test_a_power_cut_leaves_nothing_half_made_and_loses_nothing(
     assert {name for name in datasets if name.count("-") == 4} == expected
     with capsys.disabled():
         print(f"\npower cut during {work}: up again after {seconds:.0f} s, nothing lost, none left")
+
+
+CUTS_OF_MAKERS = 2
+
+
+def test_a_power_cut_while_volumes_are_made_leaves_none_half_made_and_loses_none(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight clients make and clone without an end; what was answered is there."""
+    for number in range(1, CUTS_OF_MAKERS + 1):
+        with machine.start_command("python3 tests/machine/outside/makers.py") as makers:
+            assert makers.stdout is not None
+            answered = [makers.stdout.readline().strip() for _ in range(20 + 7 * number)]
+            machine.cut_power()
+            answered += makers.stdout.read().split()
+        machine.boot()
+        machine.output("systemctl start mvirt-zfs-dbus.service")
+        listed = json.loads(machine.output("mvirt-zfsctl --json volume list"))
+        there = {volume["Id"] for volume in listed}
+        assert set(filter(None, answered)) <= there
+        templates = json.loads(machine.output("mvirt-zfsctl --json template list"))
+        ours = there | {template["Id"] for template in templates}
+        datasets = machine.output("zfs list -H -o name -r tank").splitlines()
+        assert {name for name in datasets if name.count("-") == 4} == {f"tank/{i}" for i in ours}
+        with capsys.disabled():
+            print(f"\npower cut {number} of makers: {len(answered)} volumes answered, none lost")

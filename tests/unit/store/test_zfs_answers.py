@@ -67,8 +67,8 @@ def scanned(**datasets: dict[bytes, Any]) -> Inventory:
 
 def test_a_text_may_hold_whatever_a_property_may() -> None:
     values = {b"name": b"4:kind6:", b"labels": "größe\n\t:".encode(), b"": b"", b"7:": b"\xff"}
-    assert programs.fields(packed(values)) == values
-    assert programs.fields(b"") == {}
+    assert rows.fields(packed(values)) == values
+    assert rows.fields(b"") == {}
 
 
 def test_a_volume_is_read_whole() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvirt_zfs_dbus.store.openzfs.events import ANYTHING, Event, Reader
+from mvirt_zfs_dbus.store.openzfs.events import ANYTHING, THE_POOL, Event, Reader
 
 RECORDED = b"""\
 Nov 23 2026 05:50:17.728000000\tsysevent.fs.zfs.history_event
@@ -108,6 +108,15 @@ def test_a_rename_concerns_us_from_both_sides_but_not_out_of_what_is_unfinished(
     assert not renamed("tank/vm/.tmp/1", "tank/vm/1").concerns("tank/vm"), "that is our publishing"
 
 
+@pytest.mark.parametrize("action", ["set", "inherit"])
+def test_a_property_of_the_root_or_above_it_is_inherited(action: str) -> None:
+    for dataset in ("tank", "tank/vm"):
+        assert Event(HISTORY, dataset, action).is_inherited_by("tank/vm")
+    for dataset in ("tank/vm/1", "tank/vm/.tmp", "tank/v", "tank/other", ""):
+        assert not Event(HISTORY, dataset, action).is_inherited_by("tank/vm")
+    assert not Event(HISTORY, "tank/vm", "snapshot").is_inherited_by("tank/vm")
+
+
 @pytest.mark.parametrize("action", ["create", "destroy", "snapshot", "set", "clone swap"])
 def test_most_events_change_the_dataset_they_name_alone(action: str) -> None:
     assert Event(HISTORY, "tank/vm/1@s", action).changed("tank/vm") == "tank/vm/1@s"
@@ -130,8 +139,8 @@ def test_what_may_have_changed_more_makes_everything_be_read_again(event: Event)
 
 
 def test_a_disk_that_comes_or_goes_changes_no_dataset() -> None:
-    assert Event("resource.fs.zfs.statechange").changed("tank/vm") is None
-    assert Event("sysevent.fs.zfs.config_sync").changed("tank/vm") is None
+    assert Event("resource.fs.zfs.statechange").changed("tank/vm") == THE_POOL
+    assert Event("sysevent.fs.zfs.config_sync").changed("tank/vm") == THE_POOL
 
 
 def test_lost_events_are_noticed() -> None:

@@ -10,7 +10,13 @@ from mvirt_zfs_dbus import rules
 from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.base import NewClone, NewDataset
 from mvirt_zfs_dbus.store.openzfs import properties
-from mvirt_zfs_dbus.store.openzfs.properties import COMPRESSIONS, PIECE, Metadata, decode
+from mvirt_zfs_dbus.store.openzfs.properties import (
+    COMPRESSIONS,
+    PIECE,
+    Metadata,
+    VolMode,
+    decode,
+)
 
 MAX_VALUE = 8191  # zfsprops(7), User Properties
 
@@ -87,8 +93,6 @@ def test_what_a_hand_wrote_there_is_taken_as_far_as_it_can_be_read(
 def test_empty_values_take_no_property() -> None:
     stored = properties.of_clone(Kind.VOLUME, NewClone("id", "name"))
     assert set(stored) == {
-        b"volmode",
-        b"snapdev",
         b"org.mvirt:kind",
         b"org.mvirt:name",
         b"org.mvirt:created",
@@ -96,11 +100,9 @@ def test_empty_values_take_no_property() -> None:
     }
 
 
-def test_a_guests_partitions_are_never_scanned_and_a_template_has_no_device() -> None:
-    volume = properties.of_clone(Kind.VOLUME, NewClone("id", "name"))
-    template = properties.of_clone(Kind.TEMPLATE, NewClone("id", "name"))
-    assert volume[b"volmode"] == 2
-    assert template[b"volmode"] == 3
+def test_what_pins_a_disk_hides_partitions_or_the_whole_of_it_and_its_snapshots() -> None:
+    assert properties.pinned(VolMode.DEV) == {b"volmode": 2, b"snapdev": 0}
+    assert properties.pinned(VolMode.NONE) == {b"volmode": 3, b"snapdev": 0}
 
 
 def test_every_compression_the_rules_allow_has_a_number() -> None:
