@@ -42,17 +42,19 @@ COVERAGE := COVERAGE_FILE=$(CURDIR)/build/coverage/data
 # What the tests mount goes with them, however they end; without root they mount nothing.
 ALONE := $(shell unshare --mount true 2>/dev/null && echo unshare --mount)
 PYTEST := $(COVERAGE) $(ALONE) $(PYTHON) -m coverage run -m pytest
+# Two processes, each test file in one of them: most tests wait for something half of the time.
+BESIDE := --numprocesses=2 --dist=loadfile
 
 test: install-test lint tests bus-tests-again coverage ## lint, all tests that need no ZFS, coverage
 
 tests:
 	@echo "== unit, contract and bus tests, on dbus-fast"
 	@rm -rf build/coverage && mkdir -p build/coverage
-	@$(PYTEST) --junitxml=build/junit-dbus-fast.xml
+	@$(PYTEST) $(BESIDE) --junitxml=build/junit-dbus-fast.xml
 
 bus-tests-again:
 	@echo "== bus tests again, on dbus-next: as on a machine that has no dbus-fast"
-	@PYTHONPATH=tests/without_dbus_fast $(PYTEST) tests/bus --junitxml=build/junit-dbus-next.xml
+	@PYTHONPATH=tests/without_dbus_fast $(PYTEST) $(BESIDE) tests/bus --junitxml=build/junit-dbus-next.xml
 
 coverage:
 	@echo "== coverage of both runs; under 90 % is a failure"

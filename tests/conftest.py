@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import os
 import signal
 
 from hypothesis import settings
@@ -12,3 +13,6 @@ settings.load_profile("any-machine")
 for number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
+
+# pytest-xdist tells its workers how wide the terminal is; a client that is tested looks for itself.
+os.environ.pop("COLUMNS", None)
