@@ -81,8 +81,8 @@ async def test_every_operation_of_the_contest_is_one_the_service_knows(tmp_path,
             caller.list_all,
         ):
             await asyncio.to_thread(work)
-        sizes = {each.id: each.size_bytes for each in await running.client.volumes()}
-        assert sizes == {volume: 128 * MIB, clone: 64 * MIB}
+        sizes = {each.name: each.size_bytes for each in await running.client.volumes()}
+        assert sizes == {f"bench-{volume}": 128 * MIB, f"bench-{clone}": 64 * MIB}
         await asyncio.to_thread(caller.delete, clone)
         (found,) = await running.client.templates()
         await found.delete()
