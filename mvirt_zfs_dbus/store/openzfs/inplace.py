@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from ...errors import AlreadyExists, DeviceTimeout, Error
+from ...errors import AlreadyExists, Error
 from ...model import Kind
 from ..base import NewClone, NewDataset
 from . import device, programs, properties
@@ -43,10 +43,17 @@ class InPlace:
     async def look(self) -> None:
         """See what the root dataset says: at start, and when it may say something else. Volumes
         that inherit what they were not made with get their own."""
-        found = await self._kernel.read(programs.HIDING, root=self._kernel.root)
-        self._root_hides = found.get(b"volmode") == b"dev" and found.get(b"snapdev") == b"hidden"
-        if self._intents.any_used and not self._root_hides:
+        self._root_hides = (
+            await self._of_root("volmode") == b"dev" and await self._of_root("snapdev") == b"hidden"
+        )
+        if not self._root_hides:
             await self._pin_all()
+
+    async def _of_root(self, name: str) -> bytes:
+        root = self._kernel.root
+        found = await self._kernel.read(programs.PROPERTY, dataset=root, property=name)
+        value: bytes = found.get(b"value", b"")
+        return value
 
     async def can_make(self, dataset_id: str) -> bool:
         """Whether that is possible now. AlreadyExists."""
@@ -88,14 +95,19 @@ class InPlace:
 
         try:
             await device.wait_for_device(name, tell_udev_again)
-        except DeviceTimeout:
-            await self._place.ensure()
-            await self._kernel.rename(name, staged)
-            try:
-                await self._place.destroy(staged)
-            except Error as error:
-                _log.warning("%s is destroyed later: %s", staged, error)
+        except Error:
+            await self._take_back(name, staged)
             raise
+
+    async def _take_back(self, name: str, staged: str) -> None:
+        """Undo what was made, on the way out of a failure, which is what its caller has to hear."""
+        try:
+            await self._place.ensure()
+            if await self._kernel.exists(name):
+                await self._kernel.rename(name, staged)
+            await self._place.destroy(staged)
+        except Error as error:
+            _log.warning("%s is destroyed later: %s", staged, error)
 
     async def _pin_all(self) -> None:
         root = self._kernel.root
@@ -108,4 +120,8 @@ class InPlace:
                 await self._pin(names)
 
     async def _pin(self, names: Sequence[str]) -> None:
-        await self._kernel.set_all(names, volmode="dev", snapdev="hidden")
+        """What cannot be done now is tried again at the next start; nothing else waits for it."""
+        try:
+            await self._kernel.set_all(names, volmode="dev", snapdev="hidden")
+        except Error as error:
+            _log.warning("the host may look into guests' disks: %s", error)

@@ -39,14 +39,14 @@ nothing, what a crash leaves stays, which is the safe side."""
 
 class Intents:
     def __init__(self, kernel: Kernel, place: Place) -> None:
-        self.any_used = False
-        """Whether any id was ever written down, so that there may be volumes made with one."""
         self._kernel = kernel
         self._place = place
         self._written: set[str] = set()
         self._free: list[str] = []
         """Of those, what nobody has used yet."""
         self._making: set[str] = set()
+        self._in_use = False
+        """Whether ids were ever written down in this pool."""
         self._left: set[str] = set()
         """What may stand half-made since its making failed."""
         self._writing = asyncio.Lock()
@@ -58,14 +58,15 @@ class Intents:
         """
         self._written, self._free = set(), []
         found = await self._place.look()
-        self.any_used = b"intents" in found
+        self._in_use = b"intents" in found
         ids = set(filter(is_id, found.get(b"intents", b"").decode(errors="replace").split()))
-        half_made = [self._name(each) for each in sorted(ids - self._making)]
+        names = [self._name(each) for each in sorted(ids - self._making)]
+        half_made = programs.names(await self._kernel.read(programs.NOBODYS, names=names))
         if half_made:
             outcome = await self._kernel.change(
                 "destroy what was left half-made",
                 changes.SETTLE,
-                names=half_made,
+                names=list(half_made),
                 empty=str(_EMPTY),
             )
             self._left = {name.rpartition("/")[2] for name in outcome.names}
@@ -73,10 +74,15 @@ class Intents:
                 _log.warning("%s was left half-made and cannot be destroyed now", name)
 
     async def renew(self) -> None:
-        """Write ids down anew, without those that were used."""
-        if self.any_used:
+        """Write ids down anew, without those that were used. A pool that is full or read-only is
+        served all the same."""
+        if not self._in_use:
+            return
+        try:
             async with self._writing:
                 await self._write()
+        except Error as error:
+            _log.warning("no ids are written down ahead: %s", error)
 
     def new_id(self) -> str:
         """One that is written down, where there is one."""
@@ -126,13 +132,13 @@ class Intents:
         )
         if outcome.refused:
             raise PoolUnavailable(f"{self._place.dataset} is not this service's any more")
-        self.any_used = True
+        self._in_use = True
         self._written, self._free = kept | set(free), free
 
     async def _look_whether_left(self, dataset_id: str) -> None:
         """The kernel takes back what it could not make whole, if the pool lets it."""
         with suppress(Error):
-            await self._kernel.read(programs.HIDING, root=self._kernel.root)  # the pool answers
+            await self._kernel.read(programs.ROOT, root=self._kernel.root)  # the pool answers
             if not await self._kernel.exists(self._name(dataset_id)):
                 self._left.discard(dataset_id)
 

@@ -191,12 +191,17 @@ return {value = (zfs.get_prop(argv["dataset"], argv["property"]))}
 """
 """One native ``property`` of a ``dataset`` that exists."""
 
-HIDING: Final = """
-local root = (...)["argv"]["root"]
-if not zfs.exists(root) then return {} end
-return {volmode = (zfs.get_prop(root, "volmode")), snapdev = (zfs.get_prop(root, "snapdev"))}
+NOBODYS: Final = (
+    COMMON
+    + """
+local found = {}
+for _, name in pairs(argv["names"]) do
+  if zfs.exists(name) and own(name, "kind") == nil then found[#found + 1] = name end
+end
+return {names = found}
 """
-"""What a volume below ``root`` would inherit; nothing without a root."""
+)
+"""Those of ``names`` that exist and carry no property of ours."""
 
 UNPINNED: Final = (
     COMMON

@@ -149,7 +149,8 @@ class Reading:
 
     async def template_size(self, template_id: str) -> int:
         """Which never changes, so that it need not be read again. NotFound."""
-        row = self._rows.get(self._dataset(template_id))
+        name = self._dataset(template_id)
+        row = None if self._all_stale or name in self._stale else self._rows.get(name)
         if row is not None and row.exists and row.metadata.kind == Kind.TEMPLATE:
             return row.size
         return await self.size(Kind.TEMPLATE, template_id)
