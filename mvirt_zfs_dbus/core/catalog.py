@@ -68,6 +68,10 @@ class Catalog:
     def exists(self, object_id: str) -> bool:
         return object_id in self._things
 
+    def is_taken(self, object_id: str) -> bool:
+        """Whether something has this id, or is being made with it."""
+        return object_id in self._things or object_id in self._reserved_ids
+
     def find(self, object_id: str) -> Thing:
         """Whatever has this id."""
         if thing := self._things.get(object_id):
@@ -100,7 +104,7 @@ class Catalog:
         id for its snapshots. AlreadyExists: one of them is taken or held. LimitsExceeded: there are
         as many objects as there may be.
         """
-        if object_id in self._things or object_id in self._reserved_ids:
+        if self.is_taken(object_id):
             raise AlreadyExists(f"the id {object_id} is taken; choose another, or none")
         if len(self._things) + len(self._reserved_ids) >= self._limit:
             raise LimitsExceeded(

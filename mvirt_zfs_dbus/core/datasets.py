@@ -41,7 +41,11 @@ class Datasets:
 
     def _new_id(self, chosen: str | None) -> str:
         """Of a volume: what its caller chose, or one the store is prepared for."""
-        return self._store.new_id() if chosen is None else rules.object_id(chosen)
+        if chosen is not None:
+            return rules.object_id(chosen)
+        while self._catalog.is_taken(new_id := self._store.new_id()):
+            pass  # a caller chose it
+        return new_id
 
     def _dataset(self, dataset_id: str) -> Volume | Template:
         if self.kind is Kind.VOLUME:

@@ -42,7 +42,6 @@ class Volumes(Datasets):
         rules.name(name)
         block = rules.block_size(block_size)
         new = NewDataset(
-            id=self._new_id(volume_id),
             name=name,
             size=rules.volume_size(size, block, rules.MAX_VOLUME_SIZE),
             block_size=block,
@@ -50,9 +49,10 @@ class Volumes(Datasets):
             compression="" if compression is None else rules.compression(compression),
             labels=rules.labels(labels or {}),
             created_at=now(),
+            id=self._new_id(volume_id),
         )
         async with self._locks.hold(new.id):
-            if self._catalog.exists(new.id):
+            if volume_id is not None and self._catalog.exists(new.id):
                 return self._made_before(new)
             with self._catalog.reserve(Kind.VOLUME, new.name, new.id):
                 volume = await self._store.create_volume(new)

@@ -61,7 +61,7 @@ class ZfsStore:
         self._deletion = Deletion(self._kernel)
         self._intents = Intents(self._kernel, self._place)
         self._in_place = InPlace(self._kernel, self._place, self._intents)
-        self._follower = Follower(pool, self._reading.touch, self._recover, self._in_place.look)
+        self._follower = Follower(pool, self._reading.touch, self._recover, self._in_place.doubt)
         self._lock = -1
 
     # Life
@@ -99,6 +99,7 @@ class ZfsStore:
         return inventory
 
     async def rescan(self) -> Inventory:
+        await self._in_place.look()
         inventory, self._deletion.deleted = await self._reading.rescan()
         return inventory
 
@@ -120,7 +121,7 @@ class ZfsStore:
     @settled
     async def create_volume(self, new: NewDataset) -> Volume:
         if new.thin and await self._can_make_in_place(new.id):
-            return await self._made_in_place(new.id, self._in_place.create(new))
+            return await self._made_in_place(new.id, lambda: self._in_place.create(new))
         await self._staging.create_volume(new)
         return rows.volume(await self._publish(new.id))
 
@@ -191,7 +192,7 @@ class ZfsStore:
         _check_not_smaller(new, size)
         origin = f"{self.pool_name}/{template_id}@{IMAGE_SNAPSHOT}"
         if new.size in (0, size) and await self._can_make_in_place(new.id):
-            return await self._made_in_place(new.id, self._in_place.clone(origin, new))
+            return await self._made_in_place(new.id, lambda: self._in_place.clone(origin, new))
         await self._staging.clone(Kind.VOLUME, origin, new)
         return rows.volume(await self._publish(new.id))
 
@@ -254,16 +255,16 @@ class ZfsStore:
         await self._intents.recover()
         await self._staging.sweep()
         await self._intents.renew()
-        await self._in_place.look()
 
     async def _can_make_in_place(self, dataset_id: str) -> bool:
         return not self._staging.is_making(dataset_id) and await self._in_place.can_make(dataset_id)
 
-    async def _made_in_place(self, dataset_id: str, making: Awaitable[None]) -> Volume:
+    async def _made_in_place(self, dataset_id: str, make: Callable[[], Awaitable[None]]) -> Volume:
         with self._follower.aside(f"{self.pool_name}/{dataset_id}"):
-            await making
-            found = await self._reading.dataset(dataset_id)  # while udev is at work
-            await self._in_place.wait_for_device(dataset_id)
+            await make()
+            async with self._in_place.taken_back(dataset_id):
+                found = await self._reading.dataset(dataset_id)  # while udev is at work
+                await self._in_place.wait_for_device(dataset_id)
         return rows.volume(found)
 
     @settled

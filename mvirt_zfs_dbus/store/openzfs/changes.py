@@ -54,21 +54,21 @@ return set_all(place, argv["set"])
 SETTLE: Final = (
     COMMON
     + """
-local left = {}
+local empty, left = tonumber(argv["empty"]), {}
+local function holds(name)
+  if not readable(name) or zfs.get_prop(name, "logicalused") > empty then return true end
+  for _ in zfs.list.snapshots(name) do return true end
+  return false
+end
 for _, name in pairs(argv["names"]) do
-  if zfs.exists(name) and own(name, "kind") == nil then
-    local holds = not readable(name)
-    holds = holds or zfs.get_prop(name, "logicalused") > tonumber(argv["empty"])
-    for _ in zfs.list.snapshots(name) do holds = true end
-    if holds or zfs.sync.destroy(name) ~= 0 then left[#left + 1] = name end
-  end
+  if zfs.exists(name) and own(name, "kind") == nil and own(name, "created") == nil
+     and not holds(name) and zfs.sync.destroy(name) ~= 0 then left[#left + 1] = name end
 end
 return {done = "settled", names = left}
 """
 )
-"""Of ``names`` the datasets that are without our properties, have at most ``empty`` bytes written
-(``logicalused``, as text) and have no
-snapshot; answers those without our properties that are still there."""
+"""Destroys of ``names`` the datasets that do not carry our properties, have at most ``empty`` bytes
+(``logicalused``, as text) and no snapshot; answers those of them that it could not destroy."""
 
 # Whether a zvol is open has no function of its own. A rollback is refused when it is, and asking
 # for one needs a snapshot, which is the very case in which a destroy cannot be asked.

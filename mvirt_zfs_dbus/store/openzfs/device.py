@@ -44,6 +44,7 @@ _BLKZNAME: Final = 0x8100127D
 _NAME_LENGTH: Final = 256
 
 _UDEV_DATABASE: Final = Path("/run/udev/data")
+_UDEV_QUEUE: Final = Path("/run/udev/queue")
 
 _ERESTARTSYS: Final = 512
 """What opening a zvol gives while the kernel is at a pool for over a second, as in an import of any
@@ -74,6 +75,11 @@ async def wait_for_device(dataset: str, again: Callable[[], Awaitable[None]] | N
             _log.warning("%s has not appeared after %g s: udev is told again", path, seconds)
             await again()
     raise DeviceTimeout(f"{path} did not appear within {WAIT:g} s; is udev running?")
+
+
+def udev_is_busy() -> bool:
+    """Whether it has something left to do (sd_device_monitor; ``udevadm settle`` looks there)."""
+    return _UDEV_QUEUE.exists()
 
 
 async def _yes(_dataset: str) -> bool:

@@ -23,7 +23,6 @@ _HISTORY: Final = "sysevent.fs.zfs.history_event"
 _ENDED: Final = frozenset({"sysevent.fs.zfs.pool_export", "sysevent.fs.zfs.pool_destroy"})
 _IMPORTED: Final = "sysevent.fs.zfs.pool_import"
 _RENAMED: Final = "rename"
-_PROPERTY: Final = frozenset({"set", "inherit"})
 _OF_ONE_DATASET: Final = frozenset(
     {"create", "clone", "destroy", "snapshot", "set", "inherit", "rollback", "clone swap"}
 )
@@ -88,8 +87,11 @@ class Event:
         return self.dataset if self.dataset.startswith(f"{root}/") else None
 
     def is_inherited_by(self, root: str) -> bool:
-        """Whether ``root``, and what is below it, may have inherited another property."""
-        return self.kind == _HISTORY and self.action in _PROPERTY and _is_below(root, self.dataset)
+        """Whether ``root``, and what is below it, may inherit something else than before."""
+        if self.changed(root) == ANYTHING:
+            return True
+        is_of_root = bool(self.dataset) and "@" not in self.dataset
+        return self.kind == _HISTORY and is_of_root and _is_below(root, self.dataset)
 
 
 def _is_below(name: str, root: str) -> bool:
@@ -133,8 +135,8 @@ class Follower:
     """Follows one pool, whether it is imported or not, and tells every watcher.
 
     ``root`` is the dataset that matters. Before anybody is told, ``changed`` is called with the
-    dataset that changed, ANYTHING or THE_POOL; ``on_import`` is awaited when the pool came back,
-    and ``on_inherited`` when what all below the root inherit may be another.
+    dataset that changed, ANYTHING or THE_POOL, and ``on_inherited`` when what all below the root
+    inherit may be another; ``on_import`` is awaited when the pool came back.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class Follower:
         root: str,
         changed: Callable[[str], None],
         on_import: Callable[[], Awaitable[None]],
-        on_inherited: Callable[[], Awaitable[None]],
+        on_inherited: Callable[[], None],
     ) -> None:
         self._root = root
         self._pool = zpool.pool_of(root)
@@ -187,6 +189,7 @@ class Follower:
                 _log.warning("zpool events cannot be run: %s", error)
             await asyncio.sleep(_RESTART)
             self._changed(ANYTHING)  # what happened meanwhile is not known
+            self._on_inherited()
             self.watchers.tell()
 
     async def _read(self) -> None:
@@ -216,13 +219,13 @@ class Follower:
             self._changed(changed)
         if event.ended:
             await self._wait_for_end()
-        try:
-            if event.imported:
+        if event.is_inherited_by(self._root):
+            self._on_inherited()
+        if event.imported:
+            try:
                 await self._on_import()
-            if event.is_inherited_by(self._root):
-                await self._on_inherited()
-        except Error as error:
-            _log.warning("after %s of %s: %s", event.action or event.kind, self._pool, error)
+            except Error as error:
+                _log.warning("the pool came back, but: %s", error)
         if event.dataset in self._aside:
             self._owed.add(event.dataset)
         else:

@@ -14,11 +14,11 @@ inherits both as they have to be is made here, from a root dataset that was made
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from ...errors import AlreadyExists, Error
+from ...errors import AlreadyExists, Error, NotFound
 from ...model import Kind
 from ..base import NewClone, NewDataset
 from . import device, programs, properties
@@ -29,7 +29,7 @@ from .place import Place
 _log = logging.getLogger(__name__)
 
 _PAGE: Final = 100
-"""Datasets that one program or command is about."""
+"""Datasets that one program is about."""
 
 
 class InPlace:
@@ -39,15 +39,29 @@ class InPlace:
         self._intents = intents
         self._root_hides = False
         """Whether what is made below the root inherits what keeps the host out of it."""
+        self._in_doubt = True
+
+    def doubt(self) -> None:
+        """The root may say something else than it did."""
+        self._in_doubt = True
 
     async def look(self) -> None:
-        """See what the root dataset says: at start, and when it may say something else. Volumes
-        that inherit what they were not made with get their own."""
-        self._root_hides = (
-            await self._of_root("volmode") == b"dev" and await self._of_root("snapdev") == b"hidden"
-        )
-        if not self._root_hides:
-            await self._pin_all()
+        """See what the root says, where that is in doubt, and give volumes that inherit what they
+        were not made with their own. What cannot be seen or done now stays in doubt."""
+        if not self._in_doubt:
+            return
+        self._root_hides = self._in_doubt = False
+        try:
+            root_hides = (
+                await self._of_root("volmode") == b"dev"
+                and await self._of_root("snapdev") == b"hidden"
+            )
+            if not root_hides:
+                await self._pin_all()
+            self._root_hides = root_hides and not self._in_doubt
+        except Error as error:
+            self._in_doubt = True
+            _log.warning("%s: the host may look into guests' disks: %s", self._kernel.root, error)
 
     async def _of_root(self, name: str) -> bytes:
         root = self._kernel.root
@@ -57,12 +71,11 @@ class InPlace:
 
     async def can_make(self, dataset_id: str) -> bool:
         """Whether that is possible now. AlreadyExists."""
-        if not self._root_hides or not self._intents.have_room:
-            return False
+        await self.look()
         name = f"{self._kernel.root}/{dataset_id}"
         if not self._intents.know(dataset_id) and await self._kernel.exists(name):
             raise AlreadyExists(f"{name} exists already")
-        return True
+        return self._root_hides and self._intents.have_room
 
     async def create(self, new: NewDataset) -> None:
         async with self._making(new.id) as name:
@@ -76,31 +89,37 @@ class InPlace:
     async def _making(self, dataset_id: str) -> AsyncIterator[str]:
         async with self._intents.making(dataset_id) as name:
             yield name
-        if not self._root_hides:  # any more: whoever gave all others theirs did not see this one
-            await self._pin([name])
+        if not self._root_hides:  # any more: whoever gives all others theirs may not see this one
+            self.doubt()
 
     async def wait_for_device(self, dataset_id: str) -> None:
-        """A volume that gets none is gone again. DeviceTimeout.
+        """DeviceTimeout.
 
         A rename is what makes the kernel tell udev of a disk again: the volume goes where nothing
         is finished, from where nobody is told of it, and comes back.
         """
-        name = f"{self._kernel.root}/{dataset_id}"
-        staged = f"{self._place.volumes}/{dataset_id}"
+        name, staged = self._names(dataset_id)
 
         async def tell_udev_again() -> None:
+            if device.udev_is_busy():
+                return
             await self._place.ensure()
             await self._kernel.rename(name, staged)
             await self._kernel.rename(staged, name)
 
+        await device.wait_for_device(name, tell_udev_again)
+
+    @asynccontextmanager
+    async def taken_back(self, dataset_id: str) -> AsyncIterator[None]:
+        """What was made is undone when this fails."""
         try:
-            await device.wait_for_device(name, tell_udev_again)
+            yield
         except Error:
-            await self._take_back(name, staged)
+            await self._take_back(*self._names(dataset_id))
             raise
 
     async def _take_back(self, name: str, staged: str) -> None:
-        """Undo what was made, on the way out of a failure, which is what its caller has to hear."""
+        """On the way out of a failure, which is what the caller has to hear of."""
         try:
             await self._place.ensure()
             if await self._kernel.exists(name):
@@ -109,19 +128,15 @@ class InPlace:
         except Error as error:
             _log.warning("%s is destroyed later: %s", staged, error)
 
+    def _names(self, dataset_id: str) -> tuple[str, str]:
+        return f"{self._kernel.root}/{dataset_id}", f"{self._place.volumes}/{dataset_id}"
+
     async def _pin_all(self) -> None:
         root = self._kernel.root
         children = programs.names(await self._kernel.read(programs.CHILDREN, root=root))
         for start in range(0, len(children), _PAGE):
             page = list(children[start : start + _PAGE])
-            names = programs.names(await self._kernel.read(programs.UNPINNED, names=page))
-            if names:
-                _log.warning("%s is not volmode=dev: %d volumes get their own", root, len(names))
-                await self._pin(names)
-
-    async def _pin(self, names: Sequence[str]) -> None:
-        """What cannot be done now is tried again at the next start; nothing else waits for it."""
-        try:
-            await self._kernel.set_all(names, volmode="dev", snapdev="hidden")
-        except Error as error:
-            _log.warning("the host may look into guests' disks: %s", error)
+            for name in programs.names(await self._kernel.read(programs.UNPINNED, names=page)):
+                _log.warning("%s is not volmode=dev: %s gets its own", root, name)
+                with suppress(NotFound):  # it went meanwhile
+                    await self._kernel.set(name, volmode="dev", snapdev="hidden")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -30,23 +30,20 @@ _AHEAD: Final = 64
 _MOST: Final = 200
 """Ids in all: each takes 37 bytes of the 8191 that a property holds (zfsprops(7))."""
 
-_EMPTY: Final = 6144
-"""``logicalused`` (zfsprops(7)) of a volume that was never written, whatever its size and blocks,
-as measured with OpenZFS 2.1.11. A clone begins with less, and the first block written adds itself
-and, in a clone, the 16 KiB of the dnode that leads to it. Should another release need more for
-nothing, what a crash leaves stays, which is the safe side."""
+_PROBE: Final = 16 * 1024
+"""Bytes of a volume that is made to see what one without a byte written has."""
 
 
 class Intents:
     def __init__(self, kernel: Kernel, place: Place) -> None:
         self._kernel = kernel
         self._place = place
+        self._in_use = False
+        """Whether ids were ever written down in this pool."""
         self._written: set[str] = set()
         self._free: list[str] = []
         """Of those, what nobody has used yet."""
         self._making: set[str] = set()
-        self._in_use = False
-        """Whether ids were ever written down in this pool."""
         self._left: set[str] = set()
         """What may stand half-made since its making failed."""
         self._writing = asyncio.Lock()
@@ -54,24 +51,43 @@ class Intents:
     async def recover(self) -> None:
         """Destroy what a crash left half-made: at start, and when the pool was imported again.
 
-        What is written down counts no more after this; see :meth:`renew`.
+        What is written down counts no more after this; see :meth:`renew`. Nothing is begun
+        meanwhile.
         """
-        self._written, self._free = set(), []
-        found = await self._place.look()
-        self._in_use = b"intents" in found
-        ids = set(filter(is_id, found.get(b"intents", b"").decode(errors="replace").split()))
-        names = [self._name(each) for each in sorted(ids - self._making)]
-        half_made = programs.names(await self._kernel.read(programs.NOBODYS, names=names))
-        if half_made:
-            outcome = await self._kernel.change(
-                "destroy what was left half-made",
-                changes.SETTLE,
-                names=list(half_made),
-                empty=str(_EMPTY),
+        async with self._writing:
+            self._written, self._free = set(), []
+            found = await self._place.look()
+            self._in_use = b"intents" in found
+            ids = set(filter(is_id, found.get(b"intents", b"").decode(errors="replace").split()))
+            names = [self._name(each) for each in sorted(ids - self._making)]
+            half_made = programs.names(await self._kernel.read(programs.NOBODYS, names=names))
+            if half_made:
+                await self._destroy(half_made)
+
+    async def _destroy(self, half_made: Sequence[str]) -> None:
+        outcome = await self._kernel.change(
+            "destroy what was left half-made",
+            changes.SETTLE,
+            names=list(half_made),
+            empty=str(await self._size_of_nothing()),
+        )
+        for name in outcome.names:
+            self._left.add(name.rpartition("/")[2])
+            _log.warning("%s was left half-made and cannot be destroyed now", name)
+
+    async def _size_of_nothing(self) -> int:
+        """``logicalused`` (zfsprops(7)) of a volume that was never written. It depends on the
+        pool's sectors, and not on the volume's size or blocks; a clone has less. The first block
+        that is written adds to it."""
+        probe = f"{self._place.dataset}/{uuid.uuid4()}"
+        await self._kernel.create(probe, "zvol", {b"volsize": _PROBE, b"volblocksize": _PROBE})
+        try:
+            answer = await self._kernel.read(
+                programs.PROPERTY, dataset=probe, property="logicalused"
             )
-            self._left = {name.rpartition("/")[2] for name in outcome.names}
-            for name in outcome.names:
-                _log.warning("%s was left half-made and cannot be destroyed now", name)
+        finally:
+            await self._place.destroy(probe)
+        return int(answer[b"value"])
 
     async def renew(self) -> None:
         """Write ids down anew, without those that were used. A pool that is full or read-only is
@@ -102,6 +118,8 @@ class Intents:
         if dataset_id in self._making:
             raise AlreadyExists(f"{dataset_id} is being made already")
         self._making.add(dataset_id)
+        if dataset_id in self._free:  # its caller chose one that nobody was given yet
+            self._free.remove(dataset_id)
         try:
             async with self._writing:
                 if dataset_id not in self._written:
@@ -117,28 +135,32 @@ class Intents:
                 self._left.add(dataset_id)
                 await self._look_whether_left(dataset_id)
                 raise
+            self._left.discard(dataset_id)
         finally:
             self._making.discard(dataset_id)
 
     async def _write(self) -> None:
-        kept = self._making | self._left
-        free = [*self._free, *(str(uuid.uuid4()) for _ in range(_AHEAD - len(self._free)))]
+        """What is taken from the free ones meanwhile, and what is begun, is written down or not."""
+        self._written = set()
+        fresh = [str(uuid.uuid4()) for _ in range(_AHEAD - len(self._free))]
+        written = {*self._making, *self._left, *self._free, *fresh}
         await self._place.ensure()
         outcome = await self._kernel.change(
             f"write ids of {self._place.dataset} down",
             changes.INTEND,
             dataset=self._place.dataset,
-            set=properties.encode({"intents": " ".join([*sorted(kept), *free])}),
+            set=properties.encode({"intents": " ".join(sorted(written))}),
         )
         if outcome.refused:
             raise PoolUnavailable(f"{self._place.dataset} is not this service's any more")
         self._in_use = True
-        self._written, self._free = kept | set(free), free
+        self._written = written
+        self._free.extend(fresh)
 
     async def _look_whether_left(self, dataset_id: str) -> None:
         """The kernel takes back what it could not make whole, if the pool lets it."""
         with suppress(Error):
-            await self._kernel.read(programs.ROOT, root=self._kernel.root)  # the pool answers
+            await self._kernel.read(programs.ROOT, root=self._kernel.root)  # a lost pool hangs
             if not await self._kernel.exists(self._name(dataset_id)):
                 self._left.discard(dataset_id)
 

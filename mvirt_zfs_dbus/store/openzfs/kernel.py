@@ -11,7 +11,7 @@ import asyncio
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -171,16 +171,11 @@ class Kernel:
 
     async def set(self, dataset: str, **values: str) -> None:
         """Native properties of a dataset that exists, by zfs(8)."""
-        await self.set_all([dataset], **values)
-
-    async def set_all(self, datasets: Sequence[str], **values: str) -> None:
-        """The same of each."""
-        self.step(f"set {', '.join(values)} of {', '.join(datasets)}")
+        self.step(f"set {', '.join(values)} of {dataset}")
         try:
-            await zpool.set_properties(datasets, values)
+            await zpool.set_properties(dataset, values)
         finally:
-            for dataset in datasets:
-                self.touched(dataset)
+            self.touched(dataset)
 
     # The two ends of a copy; each occupies its thread until the stream ends
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -61,9 +61,9 @@ def executable(name: str) -> str:
     return path
 
 
-async def set_properties(datasets: Iterable[str], values: Mapping[str, str]) -> None:
+async def set_properties(dataset: str, values: Mapping[str, str]) -> None:
     """``zfs set``: libzfs_core cannot set a native property of a dataset that exists."""
-    await _run("zfs", "set", *(f"{name}={value}" for name, value in values.items()), *datasets)
+    await _run("zfs", "set", *(f"{name}={value}" for name, value in values.items()), dataset)
 
 
 async def space(pool: str) -> tuple[int, int, int]:

@@ -146,17 +146,33 @@ async def test_what_was_left_half_made_is_destroyed_at_the_next_start(
     assert len(found) == 2
 
 
-@pytest.mark.parametrize("block", ["512", "4K", "128K"])
-async def test_a_new_volume_holds_nothing_whatever_its_blocks(
-    store: ZfsStore, root: str, tmp_path: Path, block: str
+@pytest.mark.parametrize("ashift", ["9", "12"])
+async def test_nothing_is_known_from_one_byte_whatever_the_sectors_and_blocks(
+    tmp_path: Path, ashift: str
 ) -> None:
-    half = await written_down(store)
-    host.run("zfs", "create", "-s", "-b", block, "-V", "1T", f"{root}/{half}")
-    host.run("udevadm", "settle")
-    host.run("zpool", "sync", host.POOL)
-    await store.close()
-    await restarted(root, tmp_path)
-    assert half not in host.datasets(root)
+    disk = "/dev/disk/by-id/virtio-spare"
+    options = ("-f", "-o", f"ashift={ashift}", "-O", "mountpoint=none", "-O", "volmode=dev")
+    host.run("zpool", "create", *options, "sectors", disk)
+    try:
+        opened = ZfsStore("sectors", runtime_directory=tmp_path)
+        await opened.start()
+        kept = await opened.create_volume(new(opened.new_id()))
+        empty, written = ([opened.new_id() for _ in range(3)] for _ in range(2))
+        for ids in (empty, written):
+            for dataset_id, block in zip(ids, ("4K", "16K", "128K"), strict=True):
+                host.run("zfs", "create", "-s", "-b", block, "-V", "8M", f"sectors/{dataset_id}")
+        for dataset_id in written:
+            path = f"/dev/zvol/sectors/{dataset_id}"
+            host.run("udevadm", "wait", "--timeout=60", path)
+            host.write(path, b"x")
+        host.run("udevadm", "settle")
+        host.run("zpool", "sync", "sectors")
+        await opened.close()
+        assert await restarted("sectors", tmp_path) == {kept.id}
+        assert host.datasets("sectors") == {kept.id, *written}
+    finally:
+        host.run("udevadm", "settle")
+        host.run("zpool", "destroy", "-f", "sectors")
 
 
 async def test_a_strangers_dataset_is_never_taken_for_ours(

@@ -22,7 +22,9 @@ NAME, ROOT = "org.mvirt.Zfs1", "/org/mvirt/Zfs1"
 def test_the_first_call_on_the_bus_starts_the_service(service: None) -> None:
     host.run("systemctl", "stop", UNIT)
     assert unit("ActiveState") == "inactive"
-    version = host.run("busctl", "get-property", NAME, ROOT, f"{NAME}.Manager", "Version")
+    version = host.run(
+        *("busctl", "--timeout=300", "get-property", NAME, ROOT, f"{NAME}.Manager", "Version")
+    )
     assert version.startswith('s "')
     assert unit("ActiveState") == "active"
 

@@ -108,13 +108,15 @@ def test_a_rename_concerns_us_from_both_sides_but_not_out_of_what_is_unfinished(
     assert not renamed("tank/vm/.tmp/1", "tank/vm/1").concerns("tank/vm"), "that is our publishing"
 
 
-@pytest.mark.parametrize("action", ["set", "inherit"])
-def test_a_property_of_the_root_or_above_it_is_inherited(action: str) -> None:
+@pytest.mark.parametrize("action", ["set", "inherit", "create"])
+def test_what_happens_to_the_root_or_above_it_may_change_what_is_inherited(action: str) -> None:
     for dataset in ("tank", "tank/vm"):
         assert Event(HISTORY, dataset, action).is_inherited_by("tank/vm")
-    for dataset in ("tank/vm/1", "tank/vm/.tmp", "tank/v", "tank/other", ""):
+    for dataset in ("tank/vm/1", "tank/vm/.tmp", "tank/v", "tank/other", "tank/vm@snapshot"):
         assert not Event(HISTORY, dataset, action).is_inherited_by("tank/vm")
-    assert not Event(HISTORY, "tank/vm", "snapshot").is_inherited_by("tank/vm")
+    assert not Event("resource.fs.zfs.statechange").is_inherited_by("tank/vm")
+    assert renamed("tank/other", "tank/vm").is_inherited_by("tank/vm")
+    assert Event("dropped 7 events").is_inherited_by("tank/vm")
 
 
 @pytest.mark.parametrize("action", ["create", "destroy", "snapshot", "set", "clone swap"])
