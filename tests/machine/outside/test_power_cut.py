@@ -50,7 +50,7 @@ def test_a_power_cut_leaves_nothing_half_made_and_loses_nothing(
         print(f"\npower cut during {work}: up again after {seconds:.0f} s, nothing lost, none left")
 
 
-CUTS_OF_MAKERS = 2
+CUTS_OF_MAKERS = 1
 
 
 def test_a_power_cut_while_volumes_are_made_leaves_none_half_made_and_loses_none(
