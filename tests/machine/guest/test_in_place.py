@@ -264,8 +264,14 @@ async def test_without_udev_a_volume_is_not_left(
 # What the root dataset says is what keeps the host out.
 
 
+async def followed(store: ZfsStore, changes: AsyncIterator[None]) -> None:
+    """As the service follows it."""
+    async for _ in changes:
+        await store.rescan()
+
+
 async def eventually(value: str, name: str, dataset: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while get(name, dataset) != value or source(name, dataset) != "local":  # noqa: ASYNC110
             await asyncio.sleep(0.2)
 
@@ -273,6 +279,7 @@ async def eventually(value: str, name: str, dataset: str) -> None:
 async def test_volumes_keep_what_they_were_made_with_when_the_root_says_otherwise(
     store: ZfsStore, root: str, tmp_path: Path
 ) -> None:
+    following = asyncio.create_task(followed(store, store.watch()))
     made = await store.create_volume(new(store.new_id()))
     host.run("zfs", "set", "volmode=full", root)
     await eventually("dev", "volmode", f"{root}/{made.id}")
@@ -283,6 +290,7 @@ async def test_volumes_keep_what_they_were_made_with_when_the_root_says_otherwis
     host.run("zfs", "set", "volmode=dev", root)
     again = await store.create_volume(new(store.new_id()))
     await store.close()
+    await following
     host.run("zfs", "set", "snapdev=visible", root)
     await restarted(root, tmp_path)
     assert get("snapdev", f"{root}/{again.id}") == "hidden"
