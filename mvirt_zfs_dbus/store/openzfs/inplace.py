@@ -72,10 +72,12 @@ class InPlace:
     async def can_make(self, dataset_id: str) -> bool:
         """Whether that is possible now. AlreadyExists."""
         await self.look()
+        if not self._root_hides or not self._intents.have_room:
+            return False
         name = f"{self._kernel.root}/{dataset_id}"
         if not self._intents.know(dataset_id) and await self._kernel.exists(name):
             raise AlreadyExists(f"{name} exists already")
-        return self._root_hides and self._intents.have_room
+        return True
 
     async def create(self, new: NewDataset) -> None:
         async with self._making(new.id) as name:
@@ -119,14 +121,11 @@ class InPlace:
             raise
 
     async def _take_back(self, name: str, staged: str) -> None:
-        """On the way out of a failure, which is what the caller has to hear of."""
-        try:
+        with self._place.or_later(staged):
             await self._place.ensure()
             if await self._kernel.exists(name):
                 await self._kernel.rename(name, staged)
             await self._place.destroy(staged)
-        except Error as error:
-            _log.warning("%s is destroyed later: %s", staged, error)
 
     def _names(self, dataset_id: str) -> tuple[str, str]:
         return f"{self._kernel.root}/{dataset_id}", f"{self._place.volumes}/{dataset_id}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -67,11 +67,21 @@ class Place:
         what = f"destroy {staged}"
         await when_free(self._kernel, what, changes.DESTROY_STAGED, dataset=staged)
 
+    @contextmanager
+    def or_later(self, staged: str) -> Iterator[None]:
+        """Around what undoes it on the way out of a failure, which is what the caller has to hear
+        of. What this cannot do, the next sweep does."""
+        try:
+            yield
+        except Error as error:
+            _log.warning("%s is destroyed later: %s", staged, error)
+
     async def open_spool(self) -> int:
         await self.ensure()
         return await self._mounted("opening a temporary file in", spool.open_file)
 
     async def look(self) -> Mapping[bytes, Any]:
+        """What :data:`programs.PLACE` answers: whether it is there, whose it is, what it holds."""
         return await self._kernel.read(programs.PLACE, dataset=self.dataset, volumes=self.volumes)
 
     async def _is_empty(self) -> bool:

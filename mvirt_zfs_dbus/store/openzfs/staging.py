@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from ...errors import AlreadyExists, DeviceTimeout, Error, NotFound
+from ...errors import AlreadyExists, DeviceTimeout, NotFound
 from ...model import Kind
 from ..base import NewClone, NewDataset
 from . import device, programs, properties
@@ -181,10 +181,9 @@ class Staging:
 
     async def give_up(self, dataset_id: str) -> None:
         """Abandon on the way out of a failure, which is what the caller has to hear of."""
-        try:
-            await self.abandon(dataset_id)
-        except Error as error:
-            _log.warning("%s is destroyed later: %s", self._live[dataset_id].dataset, error)
+        if staged := self._live.get(dataset_id):
+            with self._place.or_later(staged.dataset):
+                await self.abandon(dataset_id)
             self._live.pop(dataset_id, None)
 
     async def _publish_volume(self, staged: _Staged, dataset_id: str) -> None:

@@ -21,6 +21,11 @@ def run(*command: str | Path) -> str:
     return done.stdout.strip()
 
 
+def get(name: str, dataset: str, column: str = "value") -> str:
+    """What a property of a dataset is, in bytes where it is a size; or where it comes from."""
+    return run("zfs", "get", "-H", "-p", "-o", column, name, dataset)
+
+
 def unit(property_name: str) -> str:
     return run("systemctl", "show", "--value", "-p", property_name, UNIT)
 

@@ -35,14 +35,6 @@ def new(dataset_id: str = "", *, block_size: int = 16384, thin: bool = True) -> 
     return NewDataset(*made_of, created_at=1)
 
 
-def get(name: str, dataset: str) -> str:
-    return host.run("zfs", "get", "-H", "-p", "-o", "value", name, dataset)
-
-
-def source(name: str, dataset: str) -> str:
-    return host.run("zfs", "get", "-H", "-o", "source", name, dataset)
-
-
 @pytest.fixture
 def root() -> Iterator[str]:
     host.run("zfs", "create", "-o", "mountpoint=none", "-o", "volmode=dev", ROOT)
@@ -85,7 +77,7 @@ async def written_down(store: ZfsStore) -> str:
     """An id that the pool carries before anything is made with it."""
     await store.create_volume(new(store.new_id()))
     dataset_id = store.new_id()
-    assert dataset_id in get("org.mvirt:intents", f"{ROOT}/.tmp")
+    assert dataset_id in host.get("org.mvirt:intents", f"{ROOT}/.tmp")
     return dataset_id
 
 
@@ -99,8 +91,8 @@ async def test_a_volume_and_a_clone_take_one_step_and_inherit_what_hides_them(
     assert steps.of(root) == ["create", "clone"]
     for volume in (made, cloned):
         assert device.is_device_of(volume.device, f"{root}/{volume.id}")
-        assert get("volmode", f"{root}/{volume.id}") == "dev"
-        assert source("volmode", f"{root}/{volume.id}") == f"inherited from {root}"
+        assert host.get("volmode", f"{root}/{volume.id}") == "dev"
+        assert host.get("volmode", f"{root}/{volume.id}", "source") == f"inherited from {root}"
 
 
 async def test_what_one_step_does_not_make_is_made_aside(
@@ -207,7 +199,7 @@ async def test_a_stranger_who_comes_first_by_a_moment_is_let_alone(
     asked = new(str(uuid.uuid4()))
     with pytest.raises(AlreadyExists):
         await store.create_volume(asked)
-    assert asked.id not in get("org.mvirt:intents", f"{root}/.tmp")
+    assert asked.id not in host.get("org.mvirt:intents", f"{root}/.tmp")
     host.run("udevadm", "settle")
     await store.close()
     await restarted(root, tmp_path)
@@ -232,7 +224,7 @@ async def test_what_lost_its_properties_keeps_what_was_written_to_it(
         host.run("zfs", "inherit", "org.mvirt:kind", f"{root}/{volume.id}")
     host.run("zpool", "sync", host.POOL)
     host.run("udevadm", "settle")
-    written = get("org.mvirt:intents", f"{root}/.tmp")
+    written = host.get("org.mvirt:intents", f"{root}/.tmp")
     assert all(volume.id in written for volume in made)
     await store.close()
     assert await restarted(root, tmp_path) == {origin.id}
@@ -245,7 +237,7 @@ async def test_used_ids_are_written_down_no_more_after_a_start(
     made = await store.create_volume(new(store.new_id()))
     await store.close()
     assert await restarted(root, tmp_path) == {made.id}
-    assert made.id not in get("org.mvirt:intents", f"{root}/.tmp")
+    assert made.id not in host.get("org.mvirt:intents", f"{root}/.tmp")
 
 
 async def test_without_udev_a_volume_is_not_left(
@@ -272,7 +264,7 @@ async def followed(store: ZfsStore, changes: AsyncIterator[None]) -> None:
 
 async def eventually(value: str, name: str, dataset: str) -> None:
     async with asyncio.timeout(60):
-        while get(name, dataset) != value or source(name, dataset) != "local":  # noqa: ASYNC110
+        while [host.get(name, dataset, of) for of in ("value", "source")] != [value, "local"]:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
 
 
@@ -283,9 +275,9 @@ async def test_volumes_keep_what_they_were_made_with_when_the_root_says_otherwis
     made = await store.create_volume(new(store.new_id()))
     host.run("zfs", "set", "volmode=full", root)
     await eventually("dev", "volmode", f"{root}/{made.id}")
-    assert get("snapdev", f"{root}/{made.id}") == "hidden"
+    assert host.get("snapdev", f"{root}/{made.id}") == "hidden"
     later = await store.create_volume(new(store.new_id()))
-    assert source("volmode", f"{root}/{later.id}") == "local"
+    assert host.get("volmode", f"{root}/{later.id}", "source") == "local"
 
     host.run("zfs", "set", "volmode=dev", root)
     again = await store.create_volume(new(store.new_id()))
@@ -293,8 +285,8 @@ async def test_volumes_keep_what_they_were_made_with_when_the_root_says_otherwis
     await following
     host.run("zfs", "set", "snapdev=visible", root)
     await restarted(root, tmp_path)
-    assert get("snapdev", f"{root}/{again.id}") == "hidden"
-    assert source("snapdev", f"{root}/{again.id}") == "local"
+    assert host.get("snapdev", f"{root}/{again.id}") == "hidden"
+    assert host.get("snapdev", f"{root}/{again.id}", "source") == "local"
 
 
 async def test_an_import_of_the_same_id_is_not_disturbed(store: ZfsStore) -> None:

@@ -52,10 +52,6 @@ def clone(name: str = "clone") -> NewClone:
     return NewClone(str(uuid.uuid4()), name, created_at=1)
 
 
-def get(name: str, dataset: str) -> str:
-    return host.run("zfs", "get", "-H", "-p", "-o", "value", name, dataset)
-
-
 @pytest.fixture
 def root() -> Iterator[str]:
     host.run("zfs", "create", "-o", "mountpoint=none", "-o", "volmode=default", ROOT)
@@ -97,8 +93,8 @@ def test_every_compression_has_the_number_libzfs_gives_its_name() -> None:
 async def test_a_volume_is_compressed_as_asked_or_as_its_parent(store: ZfsStore, root: str) -> None:
     asked = await store.create_volume(new(compression="zstd-fast-30"))
     plain = await store.create_volume(new("plain"))
-    assert get("compression", f"{root}/{asked.id}") == "zstd-fast-30"
-    assert get("compression", f"{root}/{plain.id}") == get("compression", root)
+    assert host.get("compression", f"{root}/{asked.id}") == "zstd-fast-30"
+    assert host.get("compression", f"{root}/{plain.id}") == host.get("compression", root)
 
 
 async def test_a_thick_volume_reserves_what_zfs_create_reserves_and_grows_so(
@@ -106,11 +102,15 @@ async def test_a_thick_volume_reserves_what_zfs_create_reserves_and_grows_so(
 ) -> None:
     made = await store.create_volume(new(size=64 * host.MIB, thin=False))
     host.run("zfs", "create", "-b", str(BLOCK), "-V", "64M", f"{root}/twin")
-    assert get("refreservation", f"{root}/{made.id}") == get("refreservation", f"{root}/twin")
+    assert host.get("refreservation", f"{root}/{made.id}") == host.get(
+        "refreservation", f"{root}/twin"
+    )
     await store.resize(made.id, 96 * host.MIB)
     host.run("zfs", "set", "volsize=96M", f"{root}/twin")
-    assert get("refreservation", f"{root}/{made.id}") == get("refreservation", f"{root}/twin")
-    assert int(get("refreservation", f"{root}/twin")) > 96 * host.MIB
+    assert host.get("refreservation", f"{root}/{made.id}") == host.get(
+        "refreservation", f"{root}/twin"
+    )
+    assert int(host.get("refreservation", f"{root}/twin")) > 96 * host.MIB
 
 
 async def test_a_thick_volume_that_was_turned_back_reserves_what_its_size_takes(
@@ -118,16 +118,16 @@ async def test_a_thick_volume_that_was_turned_back_reserves_what_its_size_takes(
 ) -> None:
     made = await store.create_volume(new(size=32 * host.MIB, thin=False))
     dataset = f"{root}/{made.id}"
-    small = get("refreservation", dataset)
+    small = host.get("refreservation", dataset)
     taken = await store.create_snapshot(made.id, str(uuid.uuid4()), "small", 1)
     await store.resize(made.id, 48 * host.MIB)
-    large = get("refreservation", dataset)
+    large = host.get("refreservation", dataset)
     await store.rollback(taken.id, destroy_newer=False)
-    assert get("refreservation", dataset) == small
+    assert host.get("refreservation", dataset) == small
     # A crash right after the rollback leaves the larger reservation.
     host.run("zfs", "set", f"refreservation={large}", dataset)
     await store.resize(made.id, 64 * host.MIB)
-    assert int(get("refreservation", dataset)) > 64 * host.MIB
+    assert int(host.get("refreservation", dataset)) > 64 * host.MIB
 
 
 async def test_a_part_that_an_administrator_reserved_stays_as_it_is(
@@ -136,7 +136,7 @@ async def test_a_part_that_an_administrator_reserved_stays_as_it_is(
     made = await store.create_volume(new(size=32 * host.MIB))
     host.run("zfs", "set", "refreservation=16M", f"{root}/{made.id}")
     await store.resize(made.id, 64 * host.MIB)
-    assert get("refreservation", f"{root}/{made.id}") == str(16 * host.MIB)
+    assert host.get("refreservation", f"{root}/{made.id}") == str(16 * host.MIB)
 
 
 async def test_a_template_reserves_nothing_for_writes_that_never_come(
@@ -144,14 +144,14 @@ async def test_a_template_reserves_nothing_for_writes_that_never_come(
 ) -> None:
     imported = new(size=32 * host.MIB, thin=False)
     await store.create_target(Kind.TEMPLATE, imported)
-    assert int(get("refreservation", f"{root}/.tmp/{imported.id}")) > 32 * host.MIB
+    assert int(host.get("refreservation", f"{root}/.tmp/{imported.id}")) > 32 * host.MIB
     await store.publish(imported.id)
-    assert get("refreservation", f"{root}/{imported.id}") == "0"
+    assert host.get("refreservation", f"{root}/{imported.id}") == "0"
 
 
 async def test_a_thin_volume_reserves_nothing(store: ZfsStore, root: str) -> None:
     made = await store.create_volume(new(thin=True))
-    assert get("refreservation", f"{root}/{made.id}") == "0"
+    assert host.get("refreservation", f"{root}/{made.id}") == "0"
 
 
 async def test_a_checksum_is_kept_without_a_source(store: ZfsStore) -> None:
@@ -202,7 +202,7 @@ async def test_a_template_has_no_device(store: ZfsStore, root: str) -> None:
     links = {link.name for link in Path(f"/dev/zvol/{root}").iterdir()}
     assert links == {made.id}
     for dataset_id in (template, copied.id, imported.id):
-        assert get("volmode", f"{root}/{dataset_id}") == "none"
+        assert host.get("volmode", f"{root}/{dataset_id}") == "none"
 
 
 async def test_a_snapshot_has_no_device_though_its_parent_asks_for_one(
@@ -230,7 +230,7 @@ async def test_what_is_unfinished_gets_a_device_only_when_it_is_written(
     host.run("zfs", "create", "-s", "-V", "1M", bare)
     host.run("udevadm", "settle")
     assert not Path(f"/dev/zvol/{bare}").exists()
-    assert get("org.mvirt:state", bare) == "importing"
+    assert host.get("org.mvirt:state", bare) == "importing"
 
 
 async def test_what_is_published_at_once_has_its_device_before_udev_hears_of_it(
@@ -470,16 +470,16 @@ async def test_a_place_without_its_properties_is_taken_over_and_a_strangers_is_n
 ) -> None:
     host.run("zfs", "create", "-o", "mountpoint=none", f"{root}/.tmp")
     await _restart(root, tmp_path)
-    assert get("org.mvirt:kind", f"{root}/.tmp") == "spool"
-    assert get("volmode", f"{root}/.tmp") == "none"
-    assert [get(name, f"{root}/.tmp") for name in ("mountpoint", "canmount")] == [
+    assert host.get("org.mvirt:kind", f"{root}/.tmp") == "spool"
+    assert host.get("volmode", f"{root}/.tmp") == "none"
+    assert [host.get(name, f"{root}/.tmp") for name in ("mountpoint", "canmount")] == [
         "legacy",
         "noauto",
     ]
     host.run("zfs", "destroy", f"{root}/.tmp/volumes")
     host.run("zfs", "create", f"{root}/.tmp/volumes")
     await _restart(root, tmp_path)
-    assert get("volmode", f"{root}/.tmp/volumes") == "dev"
+    assert host.get("volmode", f"{root}/.tmp/volumes") == "dev"
     for theirs in (f"{root}/.tmp/theirs", f"{root}/.tmp/volumes"):
         host.run("zfs", "destroy", "-r", f"{root}/.tmp")
         host.run("zfs", "create", "-o", "mountpoint=none", f"{root}/.tmp")
@@ -500,8 +500,8 @@ async def test_a_place_with_somebody_elses_files_is_left_as_it_is(
         host.run("zfs", "unmount", f"{root}/.tmp")
     with pytest.raises(PoolUnavailable, match="rename it"):
         await _restart(root, tmp_path)
-    assert get("mountpoint", f"{root}/.tmp") == str(theirs)
-    assert get("org.mvirt:kind", f"{root}/.tmp") == "-"
+    assert host.get("mountpoint", f"{root}/.tmp") == str(theirs)
+    assert host.get("org.mvirt:kind", f"{root}/.tmp") == "-"
     if not mounted:
         host.run("zfs", "mount", f"{root}/.tmp")
     assert (theirs / "file").read_bytes() == b"kept"
@@ -730,7 +730,7 @@ async def test_a_rollback_whose_reservation_does_not_fit_destroys_no_snapshot(
     host.write(made.device, os.urandom(30 * host.MIB))
     host.run("zpool", "sync", fragile)
     other = await store.create_volume(new("other"))
-    left = int(get("available", fragile)) - 12 * host.MIB
+    left = int(host.get("available", fragile)) - 12 * host.MIB
     host.run("zfs", "set", f"refreservation={left}", f"{fragile}/{other.id}")
     with pytest.raises(NoSpace):
         await store.rollback(snapshots[0], destroy_newer=True)

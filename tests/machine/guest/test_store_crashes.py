@@ -196,7 +196,7 @@ def check_whole(root: str, before: Inventory, found: Inventory) -> None:
     known = {*found.volumes, *found.templates}
     assert known <= ids
     for hidden in ids - known:
-        state = host.run("zfs", "get", "-H", "-o", "value", "org.mvirt:state", f"{root}/{hidden}")
+        state = host.get("org.mvirt:state", f"{root}/{hidden}")
         assert state == "deleted"
         held = host.run(
             "zfs", "list", "-H", "-o", "clones", "-t", "snapshot", "-r", f"{root}/{hidden}"
@@ -245,4 +245,4 @@ async def test_a_killed_import_is_gone_with_its_temporary_files(root: str, tmp_p
     before = await inventory(root, tmp_path)
     check_whole(root, before, before)
     assert made not in before.volumes
-    assert int(host.run("zfs", "get", "-Hp", "-o", "value", "used", f"{root}/.tmp")) < host.MIB
+    assert int(host.get("used", f"{root}/.tmp")) < host.MIB
