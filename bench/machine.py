@@ -73,6 +73,8 @@ def _report(name: str, found: Mapping[str, Any]) -> Report:
     guest = (
         f"in qemu: Linux {found['kernel']}, ZFS {found['zfs']}, {found['processors']} processors"
     )
+    if found.get("masked"):
+        guest += f", udev without {found['masked']}"
     return Report(
         name, "make bench-machine", described, [guest, *_REPORTS[name](found)], dict(found)
     )

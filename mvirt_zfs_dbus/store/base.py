@@ -29,6 +29,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ..errors import InvalidSize
 from ..model import Kind, Pool, Snapshot, Template, Usage, User, Volume
 
 
@@ -61,6 +62,15 @@ class NewClone:
     """Bytes; 0 for the size of what it is cloned from, never less than that."""
     labels: Mapping[str, str] = field(default_factory=dict)
     created_at: int = 0
+
+    def size_of(self, cloned: str, least: int) -> int:
+        """In bytes, when it is made of what is ``cloned``, which has ``least``. InvalidSize."""
+        if 0 < self.size < least:
+            raise InvalidSize(
+                f"size {self.size} is smaller than {cloned} of {least} bytes; a clone has at least"
+                " those"
+            )
+        return self.size or least
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from weakref import WeakSet
 
 
 class Watchers:
     """Of one store. A watcher that nobody holds any more is forgotten."""
 
-    def __init__(self, gather: float = 0.0) -> None:
-        """``gather``: seconds in which further changes are told together with the first."""
+    def __init__(self, gather: float = 0.0, longest: float = 0.0) -> None:
+        """What changes is told when nothing else has for ``gather`` seconds, and ``longest``
+        seconds after the first of a series at the latest."""
         self._gather = gather
+        self._longest = longest
         self._watchers: WeakSet[_Watcher] = WeakSet()
         self._closed = False
 
     def add(self) -> AsyncIterator[None]:
         """Yields after changes told from now on. Ends with :meth:`close`."""
-        watcher = _Watcher(self._gather)
+        watcher = _Watcher(self._gather, self._longest)
         self._watchers.add(watcher)
         if self._closed:
             watcher.end()
@@ -35,9 +38,10 @@ class Watchers:
 
 
 class _Watcher:
-    def __init__(self, gather: float) -> None:
+    def __init__(self, gather: float, longest: float) -> None:
         self.happened = asyncio.Event()
         self._gather = gather
+        self._longest = longest
         self._ended = False
 
     def end(self) -> None:
@@ -52,5 +56,12 @@ class _Watcher:
             await self.happened.wait()
         if self._ended:
             raise StopAsyncIteration
-        await asyncio.sleep(self._gather)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._longest):
+                await self._quiet()
         self.happened.clear()
+
+    async def _quiet(self) -> None:
+        while self.happened.is_set() and not self._ended:
+            self.happened.clear()
+            await asyncio.sleep(self._gather)

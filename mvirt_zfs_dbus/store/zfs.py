@@ -21,10 +21,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import Error, InvalidSize, NotFound, PoolUnavailable, WouldShrink
+from ..errors import Error, NotFound, PoolUnavailable, WouldShrink
 from ..model import Kind, Pool, Snapshot, Template, Usage, User, Volume
 from .base import Inventory, NewClone, NewDataset
 from .openzfs import changes, device, properties, rows
@@ -130,11 +131,14 @@ class ZfsStore:
         found = await self._reading.row(Kind.VOLUME, volume_id)
         if size < found.size:
             raise WouldShrink(f"volume {volume_id} has {found.size} bytes; {size} would cut it")
-        if size > found.size:
-            if found.thick:  # zfs(8) raises a reservation only if it fits the size up to the byte
-                await self._kernel.set(found.dataset, refreservation="auto")
-            await self._kernel.set(found.dataset, volsize=str(size))
-        return rows.volume(await self._reading.row(Kind.VOLUME, volume_id))
+        if size == found.size:
+            return rows.volume(found)
+        if found.thick:  # zfs(8) raises a reservation only if it fits the size up to the byte
+            await self._kernel.set(found.dataset, refreservation="auto")
+        await self._kernel.set(found.dataset, volsize=str(size))
+        if found.thick:
+            found = await self._reading.row(Kind.VOLUME, volume_id)
+        return rows.volume(replace(found, size=size))
 
     @settled
     async def destroy_volume(self, volume_id: str, *, snapshots: bool, defer: bool) -> None:
@@ -189,9 +193,9 @@ class ZfsStore:
     @settled
     async def clone(self, template_id: str, new: NewClone) -> Volume:
         size = await self._reading.template_size(template_id)
-        _check_not_smaller(new, size)
+        grows = new.size_of(f"template {template_id}", size) > size
         origin = f"{self.pool_name}/{template_id}@{IMAGE_SNAPSHOT}"
-        if new.size in (0, size) and await self._can_make_in_place(new.id):
+        if not grows and await self._can_make_in_place(new.id):
             return await self._made_in_place(new.id, lambda: self._in_place.clone(origin, new))
         await self._staging.clone(Kind.VOLUME, origin, new)
         return rows.volume(await self._publish(new.id))
@@ -199,7 +203,7 @@ class ZfsStore:
     @settled
     async def template_from_snapshot(self, snapshot_id: str, new: NewClone) -> Template:
         snapshot = await self._reading.snapshot(snapshot_id)
-        _check_not_smaller(new, snapshot.size)
+        new.size_of(f"snapshot {snapshot.name!r}", snapshot.size)
         origin = f"{self.pool_name}/{snapshot.volume_id}@{snapshot_id}"
         await self._staging.clone(Kind.TEMPLATE, origin, new, snapshot.volume_id)
         return rows.template(await self._publish(new.id))
@@ -208,7 +212,7 @@ class ZfsStore:
         self, snapshot_id: str, new: NewClone, progress: Callable[[int, int], None]
     ) -> Template:
         snapshot = await self._reading.snapshot(snapshot_id)
-        _check_not_smaller(new, snapshot.size)
+        new.size_of(f"snapshot {snapshot.name!r}", snapshot.size)
         origin = f"{self.pool_name}/{snapshot.volume_id}@{snapshot_id}"
         await self._staging.copy(origin, new, snapshot.volume_id, progress)
         return rows.template(await self._publish(new.id))
@@ -276,11 +280,6 @@ class ZfsStore:
             await self._staging.give_up(dataset_id)
             raise
         return await self._reading.dataset(dataset_id)
-
-
-def _check_not_smaller(new: NewClone, size: int) -> None:
-    if 0 < new.size < size:
-        raise InvalidSize(f"size {new.size} is smaller than the {size} bytes that are cloned")
 
 
 def _binding() -> Any:

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from threading import Event
 
-from ...errors import AlreadyExists, DeviceBusy, InvalidSize, NotFound
+from ...errors import AlreadyExists, DeviceBusy, NotFound
 from ...model import Kind, Snapshot, Template, Volume
 from ..base import NewClone, NewDataset
 from .folder import Folder
@@ -82,7 +82,7 @@ class Making:
             with self._folder.at_work():
                 template = self._ledger.template(template_id)
                 source = files.enter_context(self._folder.reading(template.key))
-                size = _clone_size(source, new, f"template {template.name!r}")
+                size = new.size_of(f"template {template.name!r}", os.fstat(source).st_size)
                 record = replace(
                     _clone_record(Kind.VOLUME, new, template), origin=image_key(template.id)
                 )
@@ -96,7 +96,7 @@ class Making:
             with self._folder.at_work():
                 snapshot = self._ledger.snapshot(snapshot_id)
                 source = files.enter_context(self._folder.reading(snapshot.key))
-                size = _clone_size(source, new, f"snapshot {snapshot.name!r}")
+                size = new.size_of(f"snapshot {snapshot.name!r}", os.fstat(source).st_size)
                 record = replace(self._template_record(snapshot, new), origin=snapshot.key)
                 self._claim(record)
             with self._undone_on_failure(record):
@@ -110,7 +110,7 @@ class Making:
             with self._folder.at_work():
                 snapshot = self._ledger.snapshot(snapshot_id)
                 source = files.enter_context(self._folder.reading(snapshot.key))
-                size = _clone_size(source, new, f"snapshot {snapshot.name!r}")
+                size = new.size_of(f"snapshot {snapshot.name!r}", os.fstat(source).st_size)
                 record = self._template_record(snapshot, new)
                 self._claim(record)
             with self._undone_on_failure(record):
@@ -217,15 +217,6 @@ class Making:
             raw = self._views.raw(record)
             self._ledger.set_state(record, State.READY)
             return raw
-
-
-def _clone_size(source: int, new: NewClone, origin: str) -> int:
-    least = os.fstat(source).st_size
-    if new.size and new.size < least:
-        raise InvalidSize(
-            f"size {new.size} is smaller than {origin} of {least} bytes; a clone has at least those"
-        )
-    return new.size or least
 
 
 def _dataset_record(kind: Kind, new: NewDataset) -> DatasetRecord:

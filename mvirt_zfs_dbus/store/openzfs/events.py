@@ -35,7 +35,9 @@ THE_POOL: Final = "/"
 _CHUNK: Final = 64 * 1024
 
 _GATHER: Final = 0.05
-"""Seconds in which further events are taken together with the first."""
+"""Seconds without a further event after which those that came are told."""
+_LONGEST: Final = 0.5
+"""Seconds that the first event of a series is kept at most."""
 _UNTIL_GONE: Final = 5.0
 """Seconds that an export may take after its event, which comes before it is done."""
 _RESTART: Final = 1.0
@@ -151,7 +153,7 @@ class Follower:
         self._changed = changed
         self._on_import = on_import
         self._on_inherited = on_inherited
-        self.watchers = Watchers(_GATHER)
+        self.watchers = Watchers(_GATHER, _LONGEST)
         self._aside: set[str] = set()
         self._owed: set[str] = set()
         """What happened something to while it was kept aside."""

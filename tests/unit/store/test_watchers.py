@@ -20,7 +20,7 @@ async def test_what_was_told_before_it_is_waited_for_counts() -> None:
 
 
 async def test_changes_close_together_are_told_once() -> None:
-    watchers = Watchers(gather=0.05)
+    watchers = Watchers(gather=0.05, longest=1.0)
     changes = watchers.add()
     watchers.tell()
     asyncio.get_running_loop().call_soon(watchers.tell)
@@ -34,9 +34,34 @@ async def test_changes_close_together_are_told_once() -> None:
         await further
 
 
+async def tell(watchers: Watchers, times: int) -> None:
+    for _ in range(times):
+        watchers.tell()
+        await asyncio.sleep(0.02)
+
+
+async def test_a_series_is_told_of_when_it_has_ended() -> None:
+    watchers = Watchers(gather=0.2, longest=60)
+    told = asyncio.ensure_future(anext(watchers.add()))
+    await tell(watchers, 20)
+    assert not told.done()
+    async with asyncio.timeout(10):
+        await told
+
+
+async def test_a_series_without_an_end_is_told_of_all_the_same() -> None:
+    watchers = Watchers(gather=0.2, longest=0.5)
+    changes = watchers.add()
+    series = asyncio.create_task(tell(watchers, 1000))
+    async with asyncio.timeout(10):
+        await anext(changes)
+    assert not series.done()
+    series.cancel()
+
+
 @pytest.mark.parametrize("gather", [0.0, 0.05])
 async def test_closing_ends_every_watcher_for_good(gather: float) -> None:
-    watchers = Watchers(gather)
+    watchers = Watchers(gather, longest=1.0)
     gathering = watchers.add()
     watchers.tell()
     told = asyncio.ensure_future(anext(gathering, "ended"))
