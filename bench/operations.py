@@ -152,8 +152,11 @@ class _Turn:
 
 def _mask(rules: str) -> None:
     """Until the machine is started again, as an administrator does it in /etc (udev(7))."""
+    if not Path("/lib/udev/rules.d", rules).exists():
+        raise SystemExit(f"udev has no {rules} to be masked")
     mask = Path("/run/udev/rules.d", rules)
     mask.parent.mkdir(exist_ok=True)
+    mask.unlink(missing_ok=True)
     mask.symlink_to(os.devnull)
     subprocess.run(["udevadm", "control", "--reload"], check=True)
 

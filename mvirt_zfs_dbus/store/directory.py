@@ -230,15 +230,17 @@ class DirectoryStore:
         job = threads.submit(self._explaining, work)
         future = asyncio.wrap_future(job)
         try:
-            return await asyncio.shield(future)
+            await asyncio.wait([future])
         except asyncio.CancelledError:
             stop.set()
             if not job.cancel():
                 await _settled(future)
-                if undo is not None and future.exception() is None:
+                failed = future.exception()  # looked at, so that nobody is told it was not
+                if undo is not None and failed is None:
                     result = future.result()
                     await _settled(asyncio.wrap_future(threads.submit(undo, result)))
             raise
+        return future.result()
 
     def _explaining(self, work: Callable[[], T]) -> T:
         with failures_of(self._path):

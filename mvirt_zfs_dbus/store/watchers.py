@@ -12,8 +12,8 @@ class Watchers:
     """Of one store. A watcher that nobody holds any more is forgotten."""
 
     def __init__(self, gather: float = 0.0, longest: float = 0.0) -> None:
-        """What changes is told when nothing else has for ``gather`` seconds, and ``longest``
-        seconds after the first of a series at the latest."""
+        """What changes is told when nothing else has for ``gather`` seconds, or when the watcher
+        has waited for that for ``longest`` seconds."""
         self._gather = gather
         self._longest = longest
         self._watchers: WeakSet[_Watcher] = WeakSet()
@@ -56,9 +56,13 @@ class _Watcher:
             await self.happened.wait()
         if self._ended:
             raise StopAsyncIteration
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._longest):
-                await self._quiet()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._longest):
+                    await self._quiet()
+        except asyncio.CancelledError:
+            self.happened.set()  # nobody was told
+            raise
         self.happened.clear()
 
     async def _quiet(self) -> None:

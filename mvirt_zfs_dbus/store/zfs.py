@@ -12,8 +12,8 @@ POOL may be a dataset inside a pool (``tank/vm``). What carries no property of o
 Who does what, in ``openzfs/``: ``programs`` (reading) and ``changes`` are channel programs, run by
 ``kernel`` and understood by ``rows`` and ``reading``; ``properties`` is what datasets carry;
 ``place`` is ``.tmp``, ``staging`` makes there and publishes, ``inplace`` makes what one step makes,
-under ids that ``intents`` has written down, ``deletion`` destroys and rolls back,
-``stream`` copies; ``device``, ``events``, ``spool`` and ``zpool`` are the system around.
+under ids that ``intents`` has written down, ``deletion`` destroys and rolls back, ``stream``
+copies; ``device``, ``events``, ``spool`` and ``zpool`` are the system around.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,9 +56,9 @@ class ZfsStore:
         self.pool_name = pool
         self._runtime_directory = runtime_directory
         self._kernel = Kernel(_binding(), pool, step)
-        self._reading = Reading(self._kernel)
         self._copier = Copier(self._kernel)
         self._place = Place(self._kernel, runtime_directory)
+        self._reading = Reading(self._kernel, self._place.is_live)
         self._staging = Staging(self._kernel, self._copier, self._place)
         self._deletion = Deletion(self._kernel)
         self._intents = Intents(self._kernel, self._place)
@@ -121,10 +122,11 @@ class ZfsStore:
 
     @settled
     async def create_volume(self, new: NewDataset) -> Volume:
-        if new.thin and await self._can_make_in_place(new.id):
-            return await self._made_in_place(new.id, lambda: self._in_place.create(new))
-        await self._staging.create_volume(new)
-        return rows.volume(await self._publish(new.id))
+        make = partial(self._in_place.create, new)
+        if not new.thin or (made := await self._at_once(new.id, make)) is None:
+            await self._staging.create_volume(new)
+            made = await self._publish(new.id)
+        return rows.volume(made)
 
     @settled
     async def resize(self, volume_id: str, size: int) -> Volume:
@@ -153,9 +155,8 @@ class ZfsStore:
         await self._set(dataset_id, {"labels": properties.labels_text(labels)})
 
     async def _set(self, dataset_id: str, values: Mapping[str, str]) -> None:
-        name = f"{self.pool_name}/{dataset_id}"
+        name, encoded = f"{self.pool_name}/{dataset_id}", properties.encode(values)
         what = f"set {', '.join(values)} of {name}"
-        encoded = properties.encode(values)
         outcome = await self._kernel.change(what, changes.SET, dataset=name, set=encoded)
         if outcome.refused:
             raise NotFound(f"there is no volume or template {dataset_id}")
@@ -193,12 +194,13 @@ class ZfsStore:
     @settled
     async def clone(self, template_id: str, new: NewClone) -> Volume:
         size = await self._reading.template_size(template_id)
-        grows = new.size_of(f"template {template_id}", size) > size
         origin = f"{self.pool_name}/{template_id}@{IMAGE_SNAPSHOT}"
-        if not grows and await self._can_make_in_place(new.id):
-            return await self._made_in_place(new.id, lambda: self._in_place.clone(origin, new))
-        await self._staging.clone(Kind.VOLUME, origin, new)
-        return rows.volume(await self._publish(new.id))
+        make = partial(self._in_place.clone, origin, new)
+        grows = new.size_of(f"template {template_id}", size) > size
+        if grows or (made := await self._at_once(new.id, make)) is None:
+            await self._staging.clone(Kind.VOLUME, origin, new)
+            made = await self._publish(new.id)
+        return rows.volume(made)
 
     @settled
     async def template_from_snapshot(self, snapshot_id: str, new: NewClone) -> Template:
@@ -257,19 +259,19 @@ class ZfsStore:
     async def _recover(self) -> None:
         """The pool was imported again."""
         await self._intents.recover()
-        await self._staging.sweep()
+        await self._place.sweep()
         await self._intents.renew()
 
-    async def _can_make_in_place(self, dataset_id: str) -> bool:
-        return not self._staging.is_making(dataset_id) and await self._in_place.can_make(dataset_id)
-
-    async def _made_in_place(self, dataset_id: str, make: Callable[[], Awaitable[None]]) -> Volume:
-        with self._follower.aside(f"{self.pool_name}/{dataset_id}"):
+    async def _at_once(self, new_id: str, make: Callable[[], Awaitable[None]]) -> DatasetRow | None:
+        """What is made in place; None where that is not possible now."""
+        with self._place.reserved(new_id), self._follower.aside(new_id):
+            if not await self._in_place.can_make(new_id):
+                return None
             await make()
-            async with self._in_place.taken_back(dataset_id):
-                found = await self._reading.dataset(dataset_id)  # while udev is at work
-                await self._in_place.wait_for_device(dataset_id)
-        return rows.volume(found)
+            async with self._in_place.taken_back(new_id):
+                found = await self._reading.dataset(new_id)  # while udev is at work
+                await self._in_place.wait_for_device(new_id)
+        return found
 
     @settled
     async def _publish(self, dataset_id: str) -> DatasetRow:

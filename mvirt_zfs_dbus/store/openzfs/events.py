@@ -37,7 +37,7 @@ _CHUNK: Final = 64 * 1024
 _GATHER: Final = 0.05
 """Seconds without a further event after which those that came are told."""
 _LONGEST: Final = 0.5
-"""Seconds that the first event of a series is kept at most."""
+"""Seconds that a watcher waits for that at most."""
 _UNTIL_GONE: Final = 5.0
 """Seconds that an export may take after its event, which comes before it is done."""
 _RESTART: Final = 1.0
@@ -160,9 +160,10 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
 
     @contextmanager
-    def aside(self, dataset: str) -> Iterator[None]:
+    def aside(self, dataset_id: str) -> Iterator[None]:
         """What happens to a dataset that this store is making is told of when it is made: reading
         the pool before takes the time of those who make it."""
+        dataset = f"{self._root}/{dataset_id}"
         self._aside.add(dataset)
         try:
             yield

@@ -70,14 +70,15 @@ class InPlace:
         return value
 
     async def can_make(self, dataset_id: str) -> bool:
-        """Whether that is possible now. AlreadyExists."""
+        """Whether that is possible now. AlreadyExists, DeviceBusy."""
         await self.look()
-        if not self._root_hides or not self._intents.have_room:
-            return False
-        name = f"{self._kernel.root}/{dataset_id}"
-        if not self._intents.know(dataset_id) and await self._kernel.exists(name):
-            raise AlreadyExists(f"{name} exists already")
-        return True
+        if self._root_hides and not self._intents.is_fresh(dataset_id):
+            name, staged = self._names(dataset_id)
+            if await self._kernel.exists(name):
+                raise AlreadyExists(f"{name} exists already")
+            if await self._kernel.exists(staged):  # it was busy when it was taken back
+                await self._place.destroy(staged)
+        return self._root_hides and self._intents.have_room  # now: others went on meanwhile
 
     async def create(self, new: NewDataset) -> None:
         async with self._making(new.id) as name:
@@ -105,8 +106,7 @@ class InPlace:
         async def tell_udev_again() -> None:
             if device.udev_is_busy():
                 return
-            await self._place.ensure()
-            await self._kernel.rename(name, staged)
+            await self._put_aside(name, staged)
             await self._kernel.rename(staged, name)
 
         await device.wait_for_device(name, tell_udev_again)
@@ -121,11 +121,18 @@ class InPlace:
             raise
 
     async def _take_back(self, name: str, staged: str) -> None:
-        with self._place.or_later(staged):
-            await self._place.ensure()
+        try:
             if await self._kernel.exists(name):
-                await self._kernel.rename(name, staged)
+                await self._put_aside(name, staged)
+        except Error as error:
+            _log.error("%s was not wanted, and stays: %s", name, error)
+            return
+        with self._place.or_later(staged):
             await self._place.destroy(staged)
+
+    async def _put_aside(self, name: str, staged: str) -> None:
+        await self._place.ensure()
+        await self._kernel.rename(name, staged)
 
     def _names(self, dataset_id: str) -> tuple[str, str]:
         return f"{self._kernel.root}/{dataset_id}", f"{self._place.volumes}/{dataset_id}"

@@ -41,8 +41,10 @@ class Intents:
         self._in_use = False
         """Whether ids were ever written down in this pool."""
         self._written: set[str] = set()
+        self._fresh: set[str] = set()
+        """Of those, what nothing was made with yet."""
         self._free: list[str] = []
-        """Of those, what nobody has used yet."""
+        """And of those, what was given to nobody yet."""
         self._making: set[str] = set()
         self._left: set[str] = set()
         """What may stand half-made since its making failed."""
@@ -55,25 +57,32 @@ class Intents:
         meanwhile.
         """
         async with self._writing:
-            self._written, self._free = set(), []
+            self._written, self._fresh, self._free = set(), set(), []
             found = await self._place.look()
             self._in_use = b"intents" in found
             ids = set(filter(is_id, found.get(b"intents", b"").decode(errors="replace").split()))
             names = [self._name(each) for each in sorted(ids - self._making)]
             half_made = programs.names(await self._kernel.read(programs.NOBODYS, names=names))
-            if half_made:
-                await self._destroy(half_made)
+            remaining = await self._destroy(half_made) if half_made else ()
+            self._left -= ids - self._making
+            self._left |= {name.rpartition("/")[2] for name in remaining}
 
-    async def _destroy(self, half_made: Sequence[str]) -> None:
-        outcome = await self._kernel.change(
-            "destroy what was left half-made",
-            changes.SETTLE,
-            names=list(half_made),
-            empty=str(await self._size_of_nothing()),
-        )
-        for name in outcome.names:
-            self._left.add(name.rpartition("/")[2])
-            _log.warning("%s was left half-made and cannot be destroyed now", name)
+    async def _destroy(self, half_made: Sequence[str]) -> Sequence[str]:
+        """The answer is what cannot be destroyed now, as in a pool that is full."""
+        remaining, reason = half_made, ""
+        try:
+            outcome = await self._kernel.change(
+                "destroy what was left half-made",
+                changes.SETTLE,
+                names=list(half_made),
+                empty=str(await self._size_of_nothing()),
+            )
+            remaining = outcome.names
+        except Error as error:
+            reason = f": {error}"
+        for name in remaining:
+            _log.warning("%s was left half-made and cannot be destroyed now%s", name, reason)
+        return remaining
 
     async def _size_of_nothing(self) -> int:
         """``logicalused`` (zfsprops(7)) of a volume that was never written. It depends on the
@@ -104,9 +113,9 @@ class Intents:
         """One that is written down, where there is one."""
         return self._free.pop() if self._free else str(uuid.uuid4())
 
-    def know(self, dataset_id: str) -> bool:
-        """Whether it is one of ours, that nobody else can have."""
-        return dataset_id in self._written
+    def is_fresh(self, dataset_id: str) -> bool:
+        """Whether it is one of ours that was never used, and that nobody else can have."""
+        return dataset_id in self._fresh
 
     @property
     def have_room(self) -> bool:
@@ -118,6 +127,7 @@ class Intents:
         if dataset_id in self._making:
             raise AlreadyExists(f"{dataset_id} is being made already")
         self._making.add(dataset_id)
+        self._fresh.discard(dataset_id)
         if dataset_id in self._free:  # its caller chose one that nobody was given yet
             self._free.remove(dataset_id)
         try:
@@ -128,8 +138,7 @@ class Intents:
                 yield self._name(dataset_id)
             except AlreadyExists:  # somebody else's, and not to be taken for ours after a crash
                 self._making.discard(dataset_id)
-                async with self._writing:
-                    await self._write()
+                await self.renew()
                 raise
             except Error:
                 self._left.add(dataset_id)
@@ -141,7 +150,7 @@ class Intents:
 
     async def _write(self) -> None:
         """What is taken from the free ones meanwhile, and what is begun, is written down or not."""
-        self._written = set()
+        self._written, self._fresh = set(), set()  # should this fail, the next one tries again
         fresh = [str(uuid.uuid4()) for _ in range(_AHEAD - len(self._free))]
         written = {*self._making, *self._left, *self._free, *fresh}
         await self._place.ensure()
@@ -156,6 +165,7 @@ class Intents:
         self._in_use = True
         self._written = written
         self._free.extend(fresh)
+        self._fresh = set(self._free)
 
     async def _look_whether_left(self, dataset_id: str) -> None:
         """The kernel takes back what it could not make whole, if the pool lets it."""

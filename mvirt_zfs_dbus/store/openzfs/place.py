@@ -32,13 +32,35 @@ class Place:
         self.volumes = f"{self.dataset}/volumes"
         self._kernel = kernel
         self._runtime_directory = runtime_directory
-        self._making = asyncio.Lock()
+        self._ensuring = asyncio.Lock()
+        self._live: set[str] = set()
+
+    def is_live(self, dataset_id: str) -> bool:
+        """Whether somebody here is making it, here or where it stays."""
+        return dataset_id in self._live
+
+    def reserve(self, dataset_id: str) -> None:
+        """Keep the id for one caller, until it is released. AlreadyExists."""
+        if dataset_id in self._live:
+            raise AlreadyExists(f"{dataset_id} is being made already")
+        self._live.add(dataset_id)
+
+    def release(self, dataset_id: str) -> None:
+        self._live.discard(dataset_id)
+
+    @contextmanager
+    def reserved(self, dataset_id: str) -> Iterator[None]:
+        self.reserve(dataset_id)
+        try:
+            yield
+        finally:
+            self.release(dataset_id)
 
     async def prepare(self) -> None:
         """At start: destroy what a crash left, datasets and temporary files."""
         found = await self.look()
         if found.get(b"exists") and found.get(b"kind") == properties.SPOOL.encode():
-            await self.sweep(_nobodys)
+            await self.sweep()
             if found[b"referenced"] > _EMPTY:
                 await self._renew()
         elif found.get(b"exists"):
@@ -50,13 +72,13 @@ class Place:
             await self._adopt()
         await self.ensure()
 
-    async def sweep(self, is_live: Callable[[str], bool]) -> None:
-        """Destroy what is unfinished, but for the ids that somebody here is working on."""
+    async def sweep(self) -> None:
+        """Destroy what is unfinished and nobody here is making."""
         found = await self.look()
         if found.get(b"volmode", b"dev") != b"dev":  # a power cut came before its properties
             await self._kernel.set(self.volumes, volmode="dev")
         for name in programs.names(found):
-            if not is_live(name.rpartition("/")[2]):
+            if not self.is_live(name.rpartition("/")[2]):
                 try:
                     await self.destroy(name)
                 except Error as error:
@@ -118,13 +140,9 @@ class Place:
 
     async def ensure(self) -> None:
         """Make it where it is not there, or not any more."""
-        async with self._making:  # a dataset exists before it has its properties
+        async with self._ensuring:  # a dataset exists before it has its properties
             if await self._kernel.exists(self.volumes):
                 return
             with suppress(AlreadyExists):
                 await self._kernel.create(self.dataset, "zfs", properties.of_spool())
             await self._kernel.create(self.volumes, "zfs", properties.of_staged_volumes())
-
-
-def _nobodys(_dataset_id: str) -> bool:
-    return False

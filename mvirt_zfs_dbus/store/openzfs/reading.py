@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any, Final
 
@@ -31,8 +31,10 @@ it has it fresh."""
 
 
 class Reading:
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, is_live: Callable[[str], bool]) -> None:
+        """``is_live``: whether an id is of what is being made, which does not exist yet."""
         self._kernel = kernel
+        self._is_live = is_live
         kernel.touched = self.touch
         self._rows: dict[str, DatasetRow] = {}
         """What the last scan saw, and what of it was changed since."""
@@ -89,6 +91,9 @@ class Reading:
         self._all_stale, self._stale = False, set()
         try:
             names = await self._children() if everything else sorted(stale)
+            unfinished = {name for name in names if self._is_live(name.rpartition("/")[2])}
+            self._stale |= unfinished
+            names = [name for name in names if name not in unfinished]
             pages = [names[start : start + _PAGE] for start in range(0, len(names), _PAGE)]
             found = [row for page in pages for row in await self._page(page)]
             root = await self._root()  # last: had it gone meanwhile, what was found is not all

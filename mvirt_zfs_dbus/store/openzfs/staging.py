@@ -66,13 +66,6 @@ class Staging:
         except KeyError:
             raise NotFound(f"there is no import target {dataset_id}") from None
 
-    def is_making(self, dataset_id: str) -> bool:
-        return dataset_id in self._live
-
-    async def sweep(self) -> None:
-        """Destroy what is unfinished and nobody here is working on."""
-        await self._place.sweep(self._live.__contains__)
-
     # Making
 
     async def create_volume(self, new: NewDataset) -> None:
@@ -146,14 +139,17 @@ class Staging:
     @contextmanager
     def _reserved(self, dataset_id: str, staged: _Staged) -> Iterator[None]:
         """Keep the id for one caller, who has it as long as the target is unfinished."""
-        if dataset_id in self._live:
-            raise AlreadyExists(f"{dataset_id} is being made already")
+        self._place.reserve(dataset_id)
         self._live[dataset_id] = staged
         try:
             yield
         except BaseException:
-            self._live.pop(dataset_id, None)
+            self._release(dataset_id)
             raise
+
+    def _release(self, dataset_id: str) -> None:
+        if self._live.pop(dataset_id, None):
+            self._place.release(dataset_id)
 
     async def _grow(self, dataset_id: str, size: int) -> None:
         if not size:
@@ -170,21 +166,21 @@ class Staging:
             await self._publish_volume(staged, dataset_id)
         else:
             await self._publish_template(await self.row(dataset_id))
-        self._live.pop(dataset_id, None)
+        self._release(dataset_id)
 
     @settled
     async def abandon(self, dataset_id: str) -> None:
         """Destroy what is unfinished; what does not exist is no error."""
         if staged := self._live.get(dataset_id):
             await self._place.destroy(staged.dataset)
-            self._live.pop(dataset_id, None)
+            self._release(dataset_id)
 
     async def give_up(self, dataset_id: str) -> None:
         """Abandon on the way out of a failure, which is what the caller has to hear of."""
         if staged := self._live.get(dataset_id):
             with self._place.or_later(staged.dataset):
                 await self.abandon(dataset_id)
-            self._live.pop(dataset_id, None)
+            self._release(dataset_id)
 
     async def _publish_volume(self, staged: _Staged, dataset_id: str) -> None:
         final = f"{self._kernel.root}/{dataset_id}"

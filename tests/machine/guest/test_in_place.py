@@ -10,7 +10,7 @@ from pathlib import Path
 import host
 import pytest
 
-from mvirt_zfs_dbus.errors import AlreadyExists, DeviceTimeout
+from mvirt_zfs_dbus.errors import AlreadyExists, DeviceBusy, DeviceTimeout
 from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.base import NewClone, NewDataset
 from mvirt_zfs_dbus.store.openzfs import device
@@ -251,6 +251,43 @@ async def test_without_udev_a_volume_is_not_left(
     finally:
         host.run("udevadm", "control", "--start-exec-queue")
     assert host.datasets(root) == set()
+
+
+async def test_a_volume_that_waits_for_udev_is_not_shown_and_holds_nobody_up(
+    store: ZfsStore, root: str
+) -> None:
+    other = await store.create_volume(new(store.new_id()))
+    host.run("udevadm", "settle")
+    host.run("udevadm", "control", "--stop-exec-queue")
+    try:
+        asked = new(store.new_id())
+        making = asyncio.create_task(store.create_volume(asked))
+        async with asyncio.timeout(10):
+            while asked.id not in host.datasets(root):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            assert set((await store.scan()).volumes) == {other.id}
+    finally:
+        host.run("udevadm", "control", "--start-exec-queue")
+    assert (await making).id == asked.id
+    assert set((await store.rescan()).volumes) == {other.id, asked.id}
+
+
+async def test_what_a_failure_left_of_an_id_is_destroyed_before_the_id_is_used_again(
+    store: ZfsStore, root: str
+) -> None:
+    await store.create_volume(new(store.new_id()))
+    asked = new(str(uuid.uuid4()))
+    left = f".tmp/volumes/{asked.id}"
+    host.run("zfs", "create", "-s", "-V", "8M", f"{root}/{left}")
+    host.run("udevadm", "wait", "--timeout=60", f"/dev/zvol/{root}/{left}")
+    host.run("udevadm", "settle")
+    with Path(f"/dev/zvol/{root}/{left}").open("rb"):
+        with pytest.raises(DeviceBusy):
+            await store.create_volume(asked)
+        assert asked.id not in host.datasets(root)
+    made = await store.create_volume(asked)
+    assert device.is_device_of(made.device, f"{root}/{asked.id}")
+    assert left not in host.datasets(root)
 
 
 # What the root dataset says is what keeps the host out.

@@ -6,6 +6,7 @@ What every store does is in ``tests/contract``.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import select
@@ -672,3 +673,34 @@ async def test_what_the_system_says_reaches_the_caller_as_one_of_our_errors(
     assert (await store.scan()).volumes == {made.id: made}
     assert not list((path / ".tmp").iterdir())
     await store.close()
+
+
+# Threads
+
+
+def test_what_fails_after_its_caller_was_cancelled_is_no_stray_exception(path: Path) -> None:
+    stray: list[object] = []
+    go_on = threading.Event()
+
+    def fail() -> None:
+        go_on.wait(10)
+        raise NotFound("gone")
+
+    async def cancel() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: stray.append(context))
+        store = DirectoryStore(path)
+        await store.start()
+        calling = asyncio.create_task(store._do(fail))
+        await asyncio.sleep(0.1)
+        calling.cancel()
+        await asyncio.sleep(0.1)
+        assert not calling.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        await store.close()
+
+    asyncio.run(cancel())
+    gc.collect()
+    assert not stray

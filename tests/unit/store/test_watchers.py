@@ -77,6 +77,20 @@ async def test_closing_ends_every_watcher_for_good(gather: float) -> None:
                 assert await anext(changes, "ended") == "ended"
 
 
+async def test_what_a_cancelled_caller_was_about_to_hear_is_told_to_the_next() -> None:
+    watchers = Watchers(gather=0.2, longest=60)
+    changes = watchers.add()
+    watchers.tell()
+    cancelled = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    async with asyncio.timeout(10):
+        await anext(changes)
+
+
 def test_a_watcher_nobody_holds_is_forgotten() -> None:
     watchers = Watchers()
     forgotten = ref(watchers.add())

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mvirt_zfs_dbus.errors import AlreadyExists, NoSpace
+from mvirt_zfs_dbus.errors import AlreadyExists, Error, NoSpace
+from mvirt_zfs_dbus.store.openzfs import programs
 from mvirt_zfs_dbus.store.openzfs.intents import Intents
 from mvirt_zfs_dbus.store.openzfs.programs import Outcome
 
@@ -20,6 +21,8 @@ class Pool:
     def __init__(self) -> None:
         self.intents: set[str] = set()
         self.writings = 0
+        self.half_made: list[str] = []
+        self.full = False
         self.may_write = asyncio.Event()
         self.may_write.set()
 
@@ -29,13 +32,28 @@ class Pool:
     async def look(self) -> dict[bytes, bytes]:
         return {b"intents": " ".join(self.intents).encode()} if self.intents else {}
 
-    async def read(self, _program: str, **_: object) -> dict[bytes, Any]:
-        return {}
+    async def read(self, program: str, **arguments: Any) -> dict[bytes, Any]:
+        if program == programs.NOBODYS:
+            left = [name for name in arguments["names"] if name in self.half_made]
+            return {b"names": {b"%d" % n: name.encode() for n, name in enumerate(left, 1)}}
+        return {b"value": b"12288"}
+
+    async def create(self, dataset: str, _kind: str, _properties: object) -> None:
+        if self.full:
+            raise NoSpace(f"create {dataset}")
+
+    async def destroy(self, _dataset: str) -> None:
+        """The probe is gone."""
 
     async def exists(self, _dataset: str) -> bool:
         return False
 
     async def change(self, _what: str, _program: str, **arguments: Any) -> Outcome:
+        if self.full:
+            raise NoSpace("the pool is full")
+        if "set" not in arguments:
+            self.half_made = [each for each in self.half_made if each not in arguments["names"]]
+            return Outcome("settled")
         await self.may_write.wait()
         self.intents = set(arguments["set"][b"org.mvirt:intents"].decode().split())
         self.writings += 1
@@ -101,6 +119,47 @@ async def test_a_strangers_id_is_written_down_no_more(pool: Pool, intents: Inten
         async with intents.making("11111111-1111-4111-8111-111111111111"):
             raise AlreadyExists("a stranger was first")
     assert "11111111-1111-4111-8111-111111111111" not in pool.intents
+
+
+async def test_who_was_first_is_the_answer_whether_it_can_be_written_down_or_not(
+    pool: Pool, intents: Intents
+) -> None:
+    chosen = "11111111-1111-4111-8111-111111111111"
+    with pytest.raises(AlreadyExists):
+        async with intents.making(chosen):
+            pool.full = True
+            raise AlreadyExists("a stranger was first")
+    pool.full = False
+    await make(intents, intents.new_id())
+    assert chosen not in pool.intents
+
+
+async def test_an_id_is_fresh_until_something_is_made_with_it(intents: Intents) -> None:
+    await make(intents, first := intents.new_id())
+    given = intents.new_id()
+    assert intents.is_fresh(given) and not intents.is_fresh(first)
+    with pytest.raises(Error):
+        async with intents.making(given):
+            assert not intents.is_fresh(given)
+            raise NoSpace("the pool is full")
+    assert not intents.is_fresh(given)
+
+
+async def test_a_full_pool_with_something_half_made_in_it_is_served(
+    pool: Pool, intents: Intents
+) -> None:
+    left = "11111111-1111-4111-8111-111111111111"
+    pool.intents, pool.half_made, pool.full = {left}, [f"tank/{left}"], True
+    await intents.recover()
+    await intents.renew()
+    assert pool.half_made
+    pool.full = False
+    await make(intents, intents.new_id())
+    assert left in pool.intents  # to be destroyed at the next start
+    await intents.recover()
+    await intents.renew()
+    assert not pool.half_made
+    assert left not in pool.intents
 
 
 async def test_what_failed_and_is_gone_takes_no_room(pool: Pool, intents: Intents) -> None:

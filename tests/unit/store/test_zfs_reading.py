@@ -98,8 +98,14 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelDouble:
 
 
 @pytest.fixture
-def reading(kernel: KernelDouble) -> Reading:
-    return Reading(cast(Kernel, kernel))
+def live() -> set[str]:
+    """Ids of what is being made."""
+    return set()
+
+
+@pytest.fixture
+def reading(kernel: KernelDouble, live: set[str]) -> Reading:
+    return Reading(cast(Kernel, kernel), live.__contains__)
 
 
 async def names(reading: Reading, *, again: bool = True) -> dict[str, str]:
@@ -114,6 +120,17 @@ async def test_only_what_was_touched_is_read_again(kernel: KernelDouble, reading
     reading.touch(f"tank/vm/{ONE}@snapshot")
     assert await names(reading) == {ONE: "new", TWO: "name"}
     assert kernel.asked == [BOTH, [f"tank/vm/{ONE}"]]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_is_being_made_is_neither_shown_nor_waited_for_until_it_is_made(
+    kernel: KernelDouble, reading: Reading, live: set[str], again: bool
+) -> None:
+    live.add(TWO)
+    assert await names(reading, again=again) == {ONE: "name"}
+    assert kernel.asked == [[f"tank/vm/{ONE}"]]
+    live.clear()
+    assert await names(reading) == {ONE: "name", TWO: "name"}
 
 
 async def test_what_stayed_is_the_very_same_object_in_the_next_inventory(
