@@ -91,7 +91,7 @@ class Reading:
         self._all_stale, self._stale = False, set()
         try:
             names = await self._children() if everything else sorted(stale)
-            unfinished = {name for name in names if self._is_live(name.rpartition("/")[2])}
+            unfinished = set(filter(self._is_unfinished, names))
             self._stale |= unfinished
             names = [name for name in names if name not in unfinished]
             pages = [names[start : start + _PAGE] for start in range(0, len(names), _PAGE)]
@@ -109,6 +109,9 @@ class Reading:
             self._rows[row.dataset] = row
             self._things[row.dataset] = rows.things(row)
         return root
+
+    def _is_unfinished(self, name: str) -> bool:
+        return name not in self._rows and self._is_live(name.rpartition("/")[2])
 
     async def _children(self) -> list[str]:
         answer = await self._read(programs.CHILDREN, root=self._kernel.root)

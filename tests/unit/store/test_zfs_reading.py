@@ -131,6 +131,8 @@ async def test_what_is_being_made_is_neither_shown_nor_waited_for_until_it_is_ma
     assert kernel.asked == [[f"tank/vm/{ONE}"]]
     live.clear()
     assert await names(reading) == {ONE: "name", TWO: "name"}
+    live.add(ONE)  # somebody tries to make one of that id
+    assert await names(reading, again=again) == {ONE: "name", TWO: "name"}
 
 
 async def test_what_stayed_is_the_very_same_object_in_the_next_inventory(
