@@ -18,7 +18,7 @@ from mixed_load.world import World
 
 from mvirt_zfs_dbus.client import Client, Inventory
 
-KILLS = int(os.environ.get("MVIRT_TEST_KILLS", "20"))
+KILLS = int(os.environ.get("MVIRT_TEST_KILLS", "10"))
 SEED = int(os.environ.get("MVIRT_TEST_SEED", "0")) or time.time_ns() % 1_000_000
 LONGEST = 2.0
 """How long the load lasts before a kill, at most, in times that one import takes here."""

@@ -1,14 +1,14 @@
-"""Runs in the guest: has a job under way, prints its id, and keeps it from ending."""
+"""Runs in the guest: has an import, a template's import and a copy under way at a time, prints
+their ids, and keeps the imports from ending."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 from pathlib import Path
 
-from mvirt_zfs_dbus.client import Client, Job
+from mvirt_zfs_dbus.client import Client, Job, Snapshot
 
 MIB = 1 << 20
 
@@ -19,7 +19,8 @@ async def importing(client: Client, template: bool) -> Job:
     threading.Thread(target=feed, args=(writing, 8 * MIB), daemon=True).start()
     manager = client.manager
     size = 64 * MIB
-    job = await manager.import_image("cut", reading, template=template, size=size, format="raw")
+    name = "cut template" if template else "cut"
+    job = await manager.import_image(name, reading, template=template, size=size, format="raw")
     async for progress in job:
         if progress.bytes_done:
             break
@@ -33,29 +34,32 @@ def feed(pipe: int, amount: int) -> None:
             data = data[os.write(pipe, data) :]
 
 
-async def copying(client: Client) -> Job:
+async def filled(client: Client) -> Snapshot:
     """Of a volume with much in it."""
     volume = await client.manager.create_volume("big", 256 * MIB)
     with Path(volume.device).open("r+b", buffering=0) as device:
         for _ in range(128):
             device.write(os.urandom(MIB))
         os.fsync(device.fileno())
-    job = await (await volume.create_snapshot("source")).copy_to_template("cut")
+    return await volume.create_snapshot("source")
+
+
+async def copying(snapshot: Snapshot) -> Job:
+    job = await snapshot.copy_to_template("cut copy")
     async for progress in job:
         if progress.bytes_done:
             break
     return job
 
 
-async def main(work: str) -> None:
+async def main() -> None:
     async with Client.connect("system") as client:
-        if work == "copy-template":
-            job = await copying(client)
-        else:
-            job = await importing(client, template=work == "import-template")
-        print(job.id, flush=True)
+        snapshot = await filled(client)
+        jobs = [await importing(client, template) for template in (False, True)]
+        jobs.append(await copying(snapshot))  # last, as it would end
+        print(*(job.id for job in jobs), flush=True)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main())
