@@ -19,7 +19,7 @@ async def importing(client: Client, template: bool) -> Job:
     threading.Thread(target=feed, args=(writing, 8 * MIB), daemon=True).start()
     manager = client.manager
     size = 64 * MIB
-    name = "cut template" if template else "cut"
+    name = "cut-template" if template else "cut"
     job = await manager.import_image(name, reading, template=template, size=size, format="raw")
     async for progress in job:
         if progress.bytes_done:
@@ -45,7 +45,7 @@ async def filled(client: Client) -> Snapshot:
 
 
 async def copying(snapshot: Snapshot) -> Job:
-    job = await snapshot.copy_to_template("cut copy")
+    job = await snapshot.copy_to_template("cut-copy")
     async for progress in job:
         if progress.bytes_done:
             break
