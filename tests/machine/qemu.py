@@ -12,7 +12,7 @@ from tests.machine.cache import cache_directory
 
 PROBE_SECONDS = 20  # a kernel under working KVM is through in 2
 _APPEND = "console=ttyS0 panic=-1 net.ifnames=0 mitigations=off init_on_alloc=0"
-"""Without what the kernel does against attackers: it is emulated too, and takes a tenth of the time."""
+"""Without what the kernel does against attackers, as that is emulated too."""
 _TCG = ["-accel", "tcg,thread=multi", "-cpu", "qemu64"]  # "max" boots in 25 s instead of 21
 _KVM = ["-accel", "kvm", "-cpu", "host"]
 
