@@ -1,8 +1,11 @@
 """The channel programs that change something (zfs-program(8)).
 
-Each is one transaction group under a lock on the pool's configuration: neither a crash nor another
-administrator gets between its steps. API functions return an errno and go on, so every program asks
-``zfs.check`` about all its steps before it takes the first one.
+Each is one transaction group under a lock on the pool's configuration: neither a power cut nor
+another administrator gets between its steps. A SIGKILL of its caller does: ZFS breaks the program
+off then, where it finds that out, once in a hundred instructions (``zcp_lua_counthook``). So the
+first step is one that makes the rest be done at the next start, or the steps are taken ``whole``.
+API functions return an errno and go on, so every program asks ``zfs.check`` about all its steps
+before it takes the first one.
 
 They answer ``{done = …}``, or with nothing changed ``{refused = …, names = {…}}`` or
 ``{errno = …}``. Names and values come in as arguments and are never written into the text.
@@ -15,19 +18,32 @@ from typing import Final
 from .programs import COMMON
 from .properties import PREFIX
 
-_SET_ALL: Final = """
+_WHOLE: Final = """
+-- Instructions are counted anew in a new coroutine: what takes less than a hundred is done whole.
+local function whole(work)
+  local _, answer = coroutine.resume(coroutine.create(work))
+  return answer
+end
+"""
+
+_SET_ALL: Final = (
+    _WHOLE
+    + """
 local function set_all(dataset, values)
   for key, value in pairs(values) do
     local failed = zfs.check.set_prop(dataset, key, value)
     if failed ~= 0 then return {errno = failed} end
   end
-  for key, value in pairs(values) do
-    local failed = zfs.sync.set_prop(dataset, key, value)
-    if failed ~= 0 then return {errno = failed} end
-  end
-  return {done = "set"}
+  return whole(function()
+    for key, value in pairs(values) do
+      local failed = zfs.sync.set_prop(dataset, key, value)
+      if failed ~= 0 then return {errno = failed} end
+    end
+    return {done = "set"}
+  end)
 end
 """
+)
 
 SET: Final = (
     COMMON
@@ -137,18 +153,14 @@ if #found.clones > 0 and not defer then return {{refused = "clones", names = fou
 local refused = check_closed(dataset) or check_destroyable(names, defer)
 if refused then return refused end
 
--- A full pool has no space for a property, and still has to let go of what is destroyed whole.
-local failed
-if #found.clones > 0 then
-  failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted")
-  if failed ~= 0 then return {{errno = failed}} end
-end
+-- First of all, so that it is gone for everybody should this be broken off. A full pool has no
+-- space for a property, and still has to let go of what is destroyed whole.
+local failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted")
+if failed ~= 0 and #found.clones > 0 then return {{errno = failed}} end
 for _, name in ipairs(names) do zfs.sync.destroy({{[1] = name, defer = defer}}) end
-if #found.clones == 0 then
-  if zfs.sync.destroy(dataset) == 0 then return {{done = "destroyed"}} end
-  failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted")
-  if failed ~= 0 then return {{errno = failed}} end
-end
+if #found.clones == 0 and zfs.sync.destroy(dataset) == 0 then return {{done = "destroyed"}} end
+if failed ~= 0 then failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted") end
+if failed ~= 0 then return {{errno = failed}} end
 return {{done = "deferred"}}
 """
 )
@@ -175,6 +187,7 @@ return {done = "destroyed"}
 ROLLBACK: Final = (
     COMMON
     + _CHECKS
+    + _WHOLE
     + """
 local dataset, target = argv["dataset"], argv["snapshot"]
 if not zfs.exists(target) or not ours(dataset) or own(target, "kind") ~= "snapshot"
@@ -206,10 +219,20 @@ if refused then return refused end
 -- an earlier one too.
 local failed = zfs.check.rollback(dataset)
 if failed ~= 0 then return {errno = failed} end
-for _, name in ipairs(names) do zfs.sync.destroy(name) end
-failed = zfs.sync.rollback(dataset)
-if failed ~= 0 then return {errno = failed} end
-return {done = "rolled back"}
+-- Whole for up to some thirty newer snapshots; with more, some of them may go without the rollback.
+local function destroy_some(first)
+  for number = first, first + 6 do
+    if names[number] then zfs.sync.destroy(names[number]) end
+  end
+end
+return whole(function()
+  for first = 1, #names, 7 do
+    whole(function() destroy_some(first) end)
+  end
+  local failed = zfs.sync.rollback(dataset)
+  if failed ~= 0 then return {errno = failed} end
+  return {done = "rolled back"}
+end)
 """
 )
 """``dataset`` to ``snapshot``, without the newer ones if ``destroy_newer``; ``bookmarks`` are those
@@ -218,9 +241,21 @@ of the dataset, by their full names, with the transaction groups of their snapsh
 COLLECT: Final = (
     COMMON
     + """
+local function finish(name)
+  local left = {}
+  for snapshot in zfs.list.snapshots(name) do
+    local kind = own(snapshot, "kind")
+    if (kind == "snapshot" or kind == "image") and not deferred(snapshot) then
+      left[#left + 1] = snapshot
+    end
+  end
+  for _, snapshot in ipairs(left) do zfs.sync.destroy({[1] = snapshot, defer = true}) end
+end
 local waiting, gone = {}, {}
 for _, name in pairs(argv["names"]) do
-  if zfs.exists(name) and own(name, "state") == "deleted" then waiting[name] = true
+  if zfs.exists(name) and own(name, "state") == "deleted" then
+    waiting[name] = true
+    if readable(name) then finish(name) end
   else gone[#gone + 1] = name end
 end
 -- The end of a clone takes its deferred origin along, which may free the next one.
@@ -239,7 +274,8 @@ end
 return {done = "collected", names = gone}
 """
 )
-"""Of the deleted datasets ``names``, those that nothing holds any more; answers what is gone."""
+"""Of the deleted datasets ``names``, those that nothing holds any more, and the snapshots that a
+destroy left which was broken off; answers what is gone."""
 
 DESTROY_STAGED: Final = (
     COMMON

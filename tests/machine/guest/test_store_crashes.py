@@ -12,9 +12,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -246,3 +247,71 @@ async def test_a_killed_import_is_gone_with_its_temporary_files(root: str, tmp_p
     check_whole(root, before, before)
     assert made not in before.volumes
     assert int(host.get("used", f"{root}/.tmp")) < host.MIB
+
+
+WORKS = """
+import asyncio, sys
+from pathlib import Path
+from mvirt_zfs_dbus.store.zfs import ZfsStore
+
+async def main(root, runtime, work, thing):
+    def tell(step):
+        print(step, flush=True)
+
+    store = ZfsStore(root, runtime_directory=Path(runtime), step=tell)
+    await store.start()
+    if work == "destroy":
+        await store.destroy_volume(thing, snapshots=True, defer=False)
+    else:
+        await store.rollback(thing, destroy_newer=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+NEWER = 24
+"""Snapshots that go with the volume, or with the turning back."""
+
+
+@pytest.mark.parametrize("work", ["destroy", "rollback"])
+async def test_a_kill_in_the_middle_of_a_change_leaves_all_or_nothing_of_it(
+    work: str, root: str, tmp_path: Path
+) -> None:
+    """ZFS breaks the channel program of a killed process off, between two of its steps."""
+    taken = 0.0
+    for part in (None, 0.5, 0.6, 0.7, 0.8):
+        async with opened(root, tmp_path) as store:
+            made = await store.create_volume(new())
+            first = await store.create_snapshot(made.id, an_id(), "first", 1)
+            for number in range(NEWER):
+                await store.create_snapshot(made.id, an_id(), f"newer-{number}", 1)
+        host.run("udevadm", "settle")
+        thing = made.id if work == "destroy" else first.id
+        command = [sys.executable, "-c", WORKS, root, str(tmp_path), work, thing]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            while not process.stdout.readline().startswith(("destroy tank", "roll back")):
+                assert process.poll() is None
+            began = time.monotonic()
+            if part is not None:
+                await asyncio.sleep(part * taken)  # it is in the middle of its program by now
+                process.kill()
+            process.wait()
+            taken = taken or time.monotonic() - began
+        async with opened(root, tmp_path) as store:
+            found = await store.scan()
+            there = {name for name in host.datasets(root) if name.startswith(made.id)}
+            assert (made.id in found.volumes) == bool(there)
+            done = 1 if work == "rollback" else 0
+            assert len(found.snapshots) in (NEWER + 1, done), part
+            assert len(there) in (NEWER + 2, 2 * done)
+            if there:
+                await store.destroy_volume(made.id, snapshots=True, defer=False)
+
+
+@asynccontextmanager
+async def opened(root: str, runtime: Path) -> AsyncIterator[ZfsStore]:
+    store = ZfsStore(root, runtime_directory=runtime)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.close()
