@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 
 import pytest
@@ -301,8 +302,8 @@ async def test_a_copy_tells_how_far_it_is(store: Store, backend: StoreBackend) -
 
 
 async def test_a_cancelled_copy_leaves_nothing(store: Store, backend: StoreBackend) -> None:
-    made = await volume(store, size=8 * MIB)
-    backend.write(made.device, 0, b"data" * MIB)
+    made = await volume(store, size=64 * MIB)
+    backend.write(made.device, 0, random.Random(1).randbytes(48 * MIB))
     taken = await snapshot(store, made)
     before = await store.scan()
     asked = clone()
