@@ -263,6 +263,7 @@ async def test_a_volume_that_waits_for_udev_is_not_shown_and_holds_nobody_up(
         asked = new(store.new_id())
         making = asyncio.create_task(store.create_volume(asked))
         async with asyncio.timeout(10):
+            # There is no event to wait for: the kernel is asked, as an administrator would.
             while asked.id not in host.datasets(root):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             assert set((await store.scan()).volumes) == {other.id}
@@ -301,6 +302,7 @@ async def followed(store: ZfsStore, changes: AsyncIterator[None]) -> None:
 
 async def eventually(value: str, name: str, dataset: str) -> None:
     async with asyncio.timeout(60):
+        # Likewise; what the store reads of it is what is tested here.
         while [host.get(name, dataset, of) for of in ("value", "source")] != [value, "local"]:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
 
