@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Final
 
+from .. import processes
 from ..bus import wire
 from ..errors import InvalidArgs
 from .signals import ServiceUnreachable
@@ -97,8 +98,7 @@ class _Ssh:
     async def end(self) -> None:
         if self._process is None:
             return
-        if self._process.returncode is None:
-            self._process.terminate()
+        processes.send_signal(self._process, signal.SIGTERM)
         await self._process.wait()
 
 

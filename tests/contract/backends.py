@@ -129,7 +129,7 @@ class ZfsBackend(StoreBackend):
     def __init__(self, root: str, runtime_directory: Path) -> None:
         self.root = root
         self._runtime_directory = runtime_directory
-        # As docs/administrator.md has it made; test_store.py has a root that nobody prepared.
+        # As docs/administrator.md has it made; tests/machine has a root that nobody prepared.
         self._zfs("create", "-o", "mountpoint=none", "-o", "volmode=dev", root)
 
     def store(self) -> Store:

@@ -240,16 +240,12 @@ of the dataset, by their full names, with the transaction groups of their snapsh
 
 COLLECT: Final = (
     COMMON
+    + _CHECKS
     + """
 local function finish(name)
-  local left = {}
-  for snapshot in zfs.list.snapshots(name) do
-    local kind = own(snapshot, "kind")
-    if (kind == "snapshot" or kind == "image") and not deferred(snapshot) then
-      left[#left + 1] = snapshot
-    end
+  for _, left in ipairs(sort(snapshots_of(name)).visible) do
+    zfs.sync.destroy({[1] = left, defer = true})
   end
-  for _, snapshot in ipairs(left) do zfs.sync.destroy({[1] = snapshot, defer = true}) end
 end
 local waiting, gone = {}, {}
 for _, name in pairs(argv["names"]) do

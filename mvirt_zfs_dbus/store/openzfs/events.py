@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from ... import processes
 from ...errors import Error
 from ..watchers import Watchers
 from . import zpool
@@ -211,8 +213,7 @@ class Follower:
                     if event.concerns(self._root):
                         await self._take(event)
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
+            processes.send_signal(process, signal.SIGKILL)
             await process.communicate()  # wait() alone never ends while output is left unread
         _log.warning("zpool events ended with status %s", process.returncode)
 

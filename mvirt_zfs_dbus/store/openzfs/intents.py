@@ -124,8 +124,6 @@ class Intents:
     @asynccontextmanager
     async def making(self, dataset_id: str) -> AsyncIterator[str]:
         """The name to make it under, which is known to be ours whenever a crash comes."""
-        if dataset_id in self._making:
-            raise AlreadyExists(f"{dataset_id} is being made already")
         self._making.add(dataset_id)
         self._fresh.discard(dataset_id)
         if dataset_id in self._free:  # its caller chose one that nobody was given yet

@@ -6,10 +6,12 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from ... import processes
 from ...errors import DeviceBusy, Error, NoSpace, NotFound, PoolUnavailable
 
 _KSTAT: Final = Path("/proc/spl/kstat/zfs")
@@ -91,7 +93,7 @@ async def _run(program: str, *arguments: str) -> str:
         ) from None
     finally:
         if process.returncode is None:
-            process.kill()
+            processes.send_signal(process, signal.SIGKILL)
             await process.communicate()
     if process.returncode:
         raise error_from(f"{program} {' '.join(arguments)}", complaint.decode(errors="replace"))

@@ -72,6 +72,16 @@ def read(device: str, length: int, offset: int = 0) -> bytes:
 
 
 @contextmanager
+def udev_standing_still() -> Iterator[None]:
+    """It hears of everything, and does nothing of it before the end."""
+    run("udevadm", "control", "--stop-exec-queue")
+    try:
+        yield
+    finally:
+        run("udevadm", "control", "--start-exec-queue")
+
+
+@contextmanager
 def journal(unit_name: str) -> Iterator[Iterator[str]]:
     """The journal's lines of a unit from here on, as they come."""
     cursor = run("journalctl", "--lines=0", "--show-cursor").partition("cursor: ")[2]

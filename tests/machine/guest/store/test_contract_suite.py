@@ -23,7 +23,7 @@ def test_every_contract_test_of_the_directory_store_ran_on_zfs(
     passed = sorted(case.get("name", "") for case in cases if not len(case.findall("skipped")))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q"]
     collected = subprocess.run(
-        [*command, Path(__file__).parents[3] / "tests" / "contract"],
+        [*command, Path(__file__).parents[4] / "tests" / "contract"],
         env={**os.environ, "MVIRT_TEST_STORES": "directory"},
         capture_output=True,
         text=True,
