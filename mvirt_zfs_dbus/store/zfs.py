@@ -77,7 +77,7 @@ class ZfsStore:
             await self._intents.renew()
             await self._in_place.look()
             self._deletion.deleted = await self._reading.deleted()
-            await self.collect()
+            await self._deletion.collect(finish=True)
             self._follower.start()
         except BaseException:
             await self.close()

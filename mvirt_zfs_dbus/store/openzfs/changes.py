@@ -2,10 +2,10 @@
 
 Each is one transaction group under a lock on the pool's configuration: neither a power cut nor
 another administrator gets between its steps. A SIGKILL of its caller does: ZFS breaks the program
-off then, where it finds that out, once in a hundred instructions (``zcp_lua_counthook``). So the
-first step is one that makes the rest be done at the next start, or the steps are taken ``whole``.
-API functions return an errno and go on, so every program asks ``zfs.check`` about all its steps
-before it takes the first one.
+off then, where it finds that out, once in a hundred instructions (``zcp_lua_counthook``). So steps
+that belong together are taken ``whole`` where a beginning of them is not harmless, and a destroy is
+ended by the next start should it be broken off all the same. API functions return an errno and go
+on, so every program asks ``zfs.check`` about all its steps before it takes the first one.
 
 They answer ``{done = …}``, or with nothing changed ``{refused = …, names = {…}}`` or
 ``{errno = …}``. Names and values come in as arguments and are never written into the text.
@@ -19,28 +19,39 @@ from .programs import COMMON
 from .properties import PREFIX
 
 _WHOLE: Final = """
--- Instructions are counted anew in a new coroutine: what takes less than a hundred is done whole.
-local function whole(work)
-  local _, answer = coroutine.resume(coroutine.create(work))
-  return answer
+-- Instructions are counted anew in a new coroutine: what takes less than a hundred is done whole,
+-- and so is what starts others for the rest.
+local create, resume = coroutine.create, coroutine.resume
+local function each(list, work, first, last)
+  if last - first < 4 then
+    for number = first, last do work(list[number]) end
+    return
+  end
+  local part = (last - first) / 4 + 1
+  for start = first, last, part do
+    local stop = start + part - 1
+    if stop > last then stop = last end
+    assert(resume(create(each), list, work, start, stop))
+  end
 end
+local function whole(list, work) assert(resume(create(each), list, work, 1, #list)) end
 """
 
 _SET_ALL: Final = (
     _WHOLE
     + """
 local function set_all(dataset, values)
+  local keys, failed = {}, 0
   for key, value in pairs(values) do
-    local failed = zfs.check.set_prop(dataset, key, value)
+    failed = zfs.check.set_prop(dataset, key, value)
     if failed ~= 0 then return {errno = failed} end
+    keys[#keys + 1] = key
   end
-  return whole(function()
-    for key, value in pairs(values) do
-      local failed = zfs.sync.set_prop(dataset, key, value)
-      if failed ~= 0 then return {errno = failed} end
-    end
-    return {done = "set"}
+  whole(keys, function(key)
+    if failed == 0 then failed = zfs.sync.set_prop(dataset, key, values[key]) end
   end)
+  if failed ~= 0 then return {errno = failed} end
+  return {done = "set"}
 end
 """
 )
@@ -132,6 +143,7 @@ end
 DESTROY: Final = (
     COMMON
     + _CHECKS
+    + _WHOLE
     + f"""
 local dataset, defer = argv["dataset"], argv["defer"]
 if not zfs.exists(dataset) or not ours(dataset) or own(dataset, "kind") ~= argv["kind"] then
@@ -157,7 +169,7 @@ if refused then return refused end
 -- space for a property, and still has to let go of what is destroyed whole.
 local failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted")
 if failed ~= 0 and #found.clones > 0 then return {{errno = failed}} end
-for _, name in ipairs(names) do zfs.sync.destroy({{[1] = name, defer = defer}}) end
+whole(names, function(name) zfs.sync.destroy({{[1] = name, defer = defer}}) end)
 if #found.clones == 0 and zfs.sync.destroy(dataset) == 0 then return {{done = "destroyed"}} end
 if failed ~= 0 then failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted") end
 if failed ~= 0 then return {{errno = failed}} end
@@ -219,20 +231,12 @@ if refused then return refused end
 -- an earlier one too.
 local failed = zfs.check.rollback(dataset)
 if failed ~= 0 then return {errno = failed} end
--- Whole for up to some thirty newer snapshots; with more, some of them may go without the rollback.
-local function destroy_some(first)
-  for number = first, first + 6 do
-    if names[number] then zfs.sync.destroy(names[number]) end
-  end
-end
-return whole(function()
-  for first = 1, #names, 7 do
-    whole(function() destroy_some(first) end)
-  end
-  local failed = zfs.sync.rollback(dataset)
-  if failed ~= 0 then return {errno = failed} end
-  return {done = "rolled back"}
-end)
+assert(resume(create(function()
+  whole(names, zfs.sync.destroy)
+  failed = zfs.sync.rollback(dataset)
+end)))
+if failed ~= 0 then return {errno = failed} end
+return {done = "rolled back"}
 """
 )
 """``dataset`` to ``snapshot``, without the newer ones if ``destroy_newer``; ``bookmarks`` are those
@@ -251,7 +255,7 @@ local waiting, gone = {}, {}
 for _, name in pairs(argv["names"]) do
   if zfs.exists(name) and own(name, "state") == "deleted" then
     waiting[name] = true
-    if readable(name) then finish(name) end
+    if argv["finish"] and readable(name) then finish(name) end
   else gone[#gone + 1] = name end
 end
 -- The end of a clone takes its deferred origin along, which may free the next one.
@@ -270,8 +274,8 @@ end
 return {done = "collected", names = gone}
 """
 )
-"""Of the deleted datasets ``names``, those that nothing holds any more, and the snapshots that a
-destroy left which was broken off; answers what is gone."""
+"""Of the deleted datasets ``names``, those that nothing holds any more, and to ``finish`` a destroy
+that was broken off the snapshots that it left; answers what is gone."""
 
 DESTROY_STAGED: Final = (
     COMMON

@@ -67,11 +67,12 @@ class Deletion:
         if outcome.refused:
             raise await self._refusal(outcome, f"snapshot {snapshot_id}", NewerSnapshots)
 
-    async def collect(self) -> None:
+    async def collect(self, *, finish: bool = False) -> None:
+        """What nothing holds any more; ``finish`` what a service that was killed left of it."""
         if not self.deleted:
             return
         outcome = await self._kernel.change(
-            "collect what was deleted", changes.COLLECT, names=sorted(self.deleted)
+            "collect what was deleted", changes.COLLECT, names=sorted(self.deleted), finish=finish
         )
         self.deleted.difference_update(outcome.names)
 

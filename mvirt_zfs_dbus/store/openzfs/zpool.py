@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ ENVIRONMENT: Final = {"LC_ALL": "C", "PATH": _PATH}
 """Of every command: its messages are read."""
 _TIMEOUT: Final = 60.0
 """Seconds for a command; one that hangs is waiting for a disk that does not answer."""
+_UNTIL_KILLED: Final = 1.0
+"""Seconds that it is waited for after that. In the kernel it may wait where no signal ends it."""
 
 _REASONS: Final = (
     ("no such pool", PoolUnavailable),
@@ -94,7 +97,9 @@ async def _run(program: str, *arguments: str) -> str:
     finally:
         if process.returncode is None:
             processes.send_signal(process, signal.SIGKILL)
-            await process.communicate()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_UNTIL_KILLED):
+                    await process.communicate()
     if process.returncode:
         raise error_from(f"{program} {' '.join(arguments)}", complaint.decode(errors="replace"))
     return output.decode().rstrip("\n")

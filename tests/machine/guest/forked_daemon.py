@@ -17,13 +17,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
 
-_PATIENCE: Final = 30.0
-"""Seconds that a killed process is given to end. Its last system call may take some of them."""
+import host
 
 
 class ForkedDaemon:
@@ -37,7 +35,7 @@ class ForkedDaemon:
         self._ready = ready
         self._pid = 0
         self.slept_on = 0
-        """How many kills needed help to reach every thread, see :func:`_frozen`."""
+        """How many kills needed help to reach every thread, see :func:`host.frozen`."""
 
     async def start(self) -> None:
         """Returns when the service has scanned the pool and owns its name."""
@@ -53,30 +51,12 @@ class ForkedDaemon:
         assert self._parent.stdout is not None
         os.kill(self._pid, signal.SIGKILL)
         ended = asyncio.ensure_future(self._parent.stdout.readline())
-        if not (await asyncio.wait([ended], timeout=_PATIENCE))[0]:
+        if not (await asyncio.wait([ended], timeout=host.PATIENCE))[0]:
             self.slept_on += 1
-            with suppress(ProcessLookupError), _frozen(self._pid):  # or it has ended after all
+            with suppress(ProcessLookupError), host.frozen(self._pid):  # or it has ended after all
                 await asyncio.wait([ended], timeout=1)  # the kernel freezes while it goes on
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(host.PATIENCE):
             assert await ended == b"-9\n", f"the service had ended by itself: {ended.result()!r}"
-
-
-@contextmanager
-def _frozen(pid: int) -> Iterator[None]:
-    """Freeze and thaw a process that was killed and is still there: either may wake it.
-
-    Linux 6.1.0-56 with ZFS 2.1.11 under qemu 7.2, with one processor as with two, leaves a thread
-    asleep now and then, in futex_wait or in a pipe_read of zfs receive: SIGKILL is pending for it,
-    and its flags (read by a kprobe) are without TIF_SIGPENDING. No further signal wakes it.
-    """
-    group = Path("/sys/fs/cgroup/killed")
-    group.mkdir(exist_ok=True)
-    (group / "cgroup.procs").write_text(str(pid))
-    (group / "cgroup.freeze").write_text("1")
-    try:
-        yield
-    finally:
-        (group / "cgroup.freeze").write_text("0")
 
 
 @asynccontextmanager

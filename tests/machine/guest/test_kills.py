@@ -90,7 +90,7 @@ async def test_no_kill_loses_a_disk_or_leaves_half_of_one(
                 inventory = await client.inventory()
                 unfinished = [job for job in inventory.jobs if not job.state.finished]
                 assert not unfinished, f"seed {SEED}, kill {number}: {unfinished}"
-                world.check(inventory, all_bytes=number % ALL_BYTES_EVERY == 0)
+                world.check(inventory, all_bytes=number % ALL_BYTES_EVERY == 0 or number == KILLS)
                 left = orphans(dataset, inventory)
                 assert not left, f"seed {SEED}, kill {number}: nobody's {left}"
         async with Client.connect(daemon.address) as client:

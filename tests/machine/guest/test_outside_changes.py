@@ -6,6 +6,7 @@ import asyncio
 import statistics
 import subprocess
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from host import MIB, POOL, UNIT
 from mvirt_zfs_dbus.bus import wire
 from mvirt_zfs_dbus.client import Client, Pool
 from mvirt_zfs_dbus.errors import NotFound, PoolUnavailable
-from mvirt_zfs_dbus.names import BUS_NAME, ROOT
+from mvirt_zfs_dbus.names import BUS_NAME, ROOT, snapshot_path, volume_path
 
 CONFIG = Path("/etc/mvirt-zfs-dbus.toml")
 PATIENCE = 30
@@ -65,8 +66,21 @@ async def shell(*command: str) -> float:
     return time.monotonic()
 
 
+@pytest.fixture
+def within_a_second(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Prints from when to when each took, in seconds: less than 0 where the signal was first."""
+
+    def check(what: str, *delays: float) -> None:
+        with capsys.disabled():
+            shown = ", ".join(f"{delay * 1000:.0f}" for delay in delays)
+            print(f"\nfrom the end of `{what}` to its signal: {shown} ms")
+        assert statistics.median(delays) < 1
+
+    return check
+
+
 async def test_a_destroyed_dataset_leaves_the_bus_within_a_second(
-    client: Client, capsys: pytest.CaptureFixture[str]
+    client: Client, within_a_second: Callable[..., None]
 ) -> None:
     delays = []
     for number in range(5):
@@ -78,45 +92,79 @@ async def test_a_destroyed_dataset_leaves_the_bus_within_a_second(
         delays.append(removed - destroyed)
         with pytest.raises(NotFound):
             await client.manager.volume(volume.name)
-    with capsys.disabled():
-        shown = ", ".join(f"{delay * 1000:.0f}" for delay in delays)
-        print(f"\nfrom the end of `zfs destroy` to InterfacesRemoved: {shown} ms")
-    assert statistics.median(delays) < 1
+    within_a_second("zfs destroy", *delays)
 
 
-async def test_snapshots_made_and_destroyed_on_a_shell_come_and_go(client: Client) -> None:
-    volume = await client.manager.create_volume("watched", MIB)
-    snapshot = await volume.create_snapshot("ours")
+def ours(kind: str) -> list[str]:
+    """What makes a dataset or a snapshot one of the service's: docs/design.md."""
+    return ["-o", f"org.mvirt:kind={kind}", "-o", "org.mvirt:name=by-hand"]
+
+
+async def test_a_volume_made_on_a_shell_comes(
+    client: Client, within_a_second: Callable[..., None]
+) -> None:
+    made = str(uuid.uuid4())
     async with signals() as received:
-        await shell("zfs", "destroy", f"{POOL}/{volume.id}@{snapshot.id}")
-        await received.next("InterfacesRemoved", lambda body: body[0] == snapshot.path)
+        done = await shell("zfs", "create", "-s", "-V", "1M", *ours("volume"), f"{POOL}/{made}")
+        added = await received.next("InterfacesAdded", lambda body: body[0] == volume_path(made))
+    within_a_second("zfs create", added - done)
+    assert (await client.manager.volume("by-hand")).id == made
+
+
+async def test_snapshots_made_and_destroyed_on_a_shell_come_and_go(
+    client: Client, within_a_second: Callable[..., None]
+) -> None:
+    volume = await client.manager.create_volume("watched", MIB)
+    name = f"{POOL}/{volume.id}@{(made := str(uuid.uuid4()))}"
+    async with signals() as received:
+        done = await shell("zfs", "snapshot", *ours("snapshot"), name)
+        added = await received.next("InterfacesAdded", lambda body: body[0] == snapshot_path(made))
+        within_a_second("zfs snapshot", added - done)
+        assert len((await volume.refresh()).snapshot_paths) == 1
+        done = await shell("zfs", "destroy", name)
+        removed = await received.next(
+            "InterfacesRemoved", lambda body: body[0] == snapshot_path(made)
+        )
+    within_a_second("zfs destroy", removed - done)
     assert (await volume.refresh()).snapshot_paths == []
 
 
-async def test_a_property_set_on_a_shell_changes_on_the_bus(client: Client) -> None:
+async def test_a_property_set_on_a_shell_changes_on_the_bus(
+    client: Client, within_a_second: Callable[..., None]
+) -> None:
     volume = await client.manager.create_volume("before", MIB)
     async with signals() as received:
-        await shell("zfs", "set", "org.mvirt:name=after", f"{POOL}/{volume.id}")
-        await received.next("PropertiesChanged", lambda body: body[1].get("Name") == "after")
+        done = await shell("zfs", "set", "org.mvirt:name=after", f"{POOL}/{volume.id}")
+        changed = await received.next(
+            "PropertiesChanged", lambda body: body[1].get("Name") == "after"
+        )
+    within_a_second("zfs set", changed - done)
     assert (await client.manager.volume("after")).path == volume.path
 
 
-async def test_a_rollback_on_a_shell_takes_newer_snapshots_off_the_bus(client: Client) -> None:
+async def test_a_rollback_on_a_shell_takes_newer_snapshots_off_the_bus(
+    client: Client, within_a_second: Callable[..., None]
+) -> None:
     volume = await client.manager.create_volume("rolled", MIB)
     old, new = await volume.create_snapshot("old"), await volume.create_snapshot("new")
     async with signals() as received:
-        await shell("zfs", "rollback", "-r", f"{POOL}/{volume.id}@{old.id}")
-        await received.next("InterfacesRemoved", lambda body: body[0] == new.path)
+        done = await shell("zfs", "rollback", "-r", f"{POOL}/{volume.id}@{old.id}")
+        removed = await received.next("InterfacesRemoved", lambda body: body[0] == new.path)
+    within_a_second("zfs rollback", removed - done)
     assert (await volume.refresh()).snapshot_paths == [old.path]
 
 
-async def test_a_dataset_that_is_renamed_away_and_back_goes_and_comes(client: Client) -> None:
+async def test_a_dataset_that_is_renamed_away_and_back_goes_and_comes(
+    client: Client, within_a_second: Callable[..., None]
+) -> None:
     volume = await client.manager.create_volume("moved", MIB)
     async with signals() as received:
-        await shell("zfs", "rename", f"{POOL}/{volume.id}", f"{POOL}/elsewhere")
-        await received.next("InterfacesRemoved", lambda body: body[0] == volume.path)
-        await shell("zfs", "rename", f"{POOL}/elsewhere", f"{POOL}/{volume.id}")
-        await received.next("InterfacesAdded", lambda body: body[0] == volume.path)
+        away = await shell("zfs", "rename", f"{POOL}/{volume.id}", f"{POOL}/elsewhere")
+        removed = await received.next("InterfacesRemoved", lambda body: body[0] == volume.path)
+        back = await shell("zfs", "rename", f"{POOL}/elsewhere", f"{POOL}/{volume.id}")
+        added = await received.next("InterfacesAdded", lambda body: body[0] == volume.path)
+    within_a_second("zfs rename", removed - away)
+    within_a_second("zfs rename", added - back)
 
 
 async def test_what_carries_no_property_of_ours_is_never_shown(client: Client) -> None:
@@ -156,15 +204,18 @@ async def pool_of(client: Client) -> Pool:
     return pool
 
 
-async def test_a_disk_taken_offline_shows_in_the_pools_health(mirror: list[str]) -> None:
+async def test_a_disk_taken_offline_shows_in_the_pools_health(
+    mirror: list[str], within_a_second: Callable[..., None]
+) -> None:
     async with Client.connect("system") as client, signals() as received:
         assert (await pool_of(client)).health == "ONLINE"
         for verb, health in (("offline", "DEGRADED"), ("online", "ONLINE")):
-            await shell("zpool", verb, "twins", mirror[0])
-            await received.next(
+            done = await shell("zpool", verb, "twins", mirror[0])
+            changed = await received.next(
                 "PropertiesChanged",
                 lambda body: body[1].get("Health") == health,  # noqa: B023
             )
+            within_a_second(f"zpool {verb}", changed - done)
 
 
 async def test_an_exported_pool_is_unavailable_and_comes_back_without_a_restart(

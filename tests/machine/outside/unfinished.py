@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from pathlib import Path
 
 from mvirt_zfs_dbus.client import Client, Job, Snapshot
@@ -14,11 +15,11 @@ MIB = 1 << 20
 
 
 async def importing(client: Client, template: bool) -> Job:
-    """From a pipe into which a part of the disk comes, and then nothing."""
+    """From a pipe into which the disk comes slowly, so that it is written when the power goes."""
     reading, writing = os.pipe()
-    threading.Thread(target=feed, args=(writing, 8 * MIB), daemon=True).start()
     manager = client.manager
-    size = 64 * MIB
+    size = 1024 * MIB
+    threading.Thread(target=feed, args=(writing, size - MIB), daemon=True).start()
     name = "cut-template" if template else "cut"
     job = await manager.import_image(name, reading, template=template, size=size, format="raw")
     async for progress in job:
@@ -32,6 +33,7 @@ def feed(pipe: int, amount: int) -> None:
         data = os.urandom(MIB)
         while data:
             data = data[os.write(pipe, data) :]
+        time.sleep(0.2)
 
 
 async def filled(client: Client) -> Snapshot:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import errno
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -155,3 +158,21 @@ def test_a_missing_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(zpool, "_PATH", "/nonexistent")
     with pytest.raises(PoolUnavailable, match="zfsutils-linux"):
         zpool.executable("zpool")
+
+
+async def test_a_command_that_no_signal_ends_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A double of one that waits in the kernel: after it was killed another has its output."""
+    program = tmp_path / "zfs"
+    program.write_text("#!/bin/sh\nsleep 60 &\necho $! >$(dirname $0)/pid\nwait\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(zpool, "executable", lambda _: str(program))
+    monkeypatch.setattr(zpool, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(zpool, "_UNTIL_KILLED", 0.1)
+    try:
+        with pytest.raises(PoolUnavailable, match="zfs set did not end within"):
+            async with asyncio.timeout(30):
+                await zpool.set_properties("tank/disk", {"volsize": "1G"})
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)

@@ -79,3 +79,4 @@ async def test_a_place_with_somebody_elses_files_is_left_as_it_is(
     assert host.get("org.mvirt:kind", f"{root}/.tmp") == "-"
     if not mounted:
         host.run("zfs", "mount", f"{root}/.tmp")
+    assert (theirs / "file").read_bytes() == b"kept"
