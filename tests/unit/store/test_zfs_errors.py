@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -167,6 +167,14 @@ async def test_a_command_that_no_signal_ends_is_left_alone(
     program = tmp_path / "zfs"
     program.write_text("#!/bin/sh\nsleep 60 &\necho $! >$(dirname $0)/pid\nwait\n")
     program.chmod(0o755)
+    started: list[asyncio.subprocess.Process] = []
+    create = asyncio.create_subprocess_exec
+
+    async def start(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        started.append(await create(*arguments, **options))
+        return started[0]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
     monkeypatch.setattr(zpool, "executable", lambda _: str(program))
     monkeypatch.setattr(zpool, "_TIMEOUT", 0.5)
     monkeypatch.setattr(zpool, "_UNTIL_KILLED", 0.1)
@@ -176,3 +184,4 @@ async def test_a_command_that_no_signal_ends_is_left_alone(
                 await zpool.set_properties("tank/disk", {"volsize": "1G"})
     finally:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        await started[0].communicate()
