@@ -21,7 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
         together.Options((given.size << 20) // 8, given.rounds, given.directory, given.images)
     ),
     "scale": lambda given: scale.run(
-        scale.Options(given.volumes, given.rounds, given.rest, given.directory)
+        scale.Options(given.volumes, given.rounds, given.rest, given.directory, given.cold)
     ),
 }
 """What ``make bench`` runs, in this order."""
@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--volumes", type=int, default=5000, help="of the largest; %(default)s")
     parser.add_argument("--rest", type=float, default=60, metavar="SECONDS", help="%(default)s")
+    parser.add_argument(
+        "--cold", action="store_true", help="start with an empty page cache too; only root can"
+    )
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in their name")
     parser.add_argument(
         "--results", type=Path, default=_RESULTS, metavar="FOLDER", help="%(default)s"

@@ -53,6 +53,12 @@ def in_words(described: Mapping[str, object]) -> str:
     )
 
 
+def empty_page_cache() -> None:
+    """proc(5), drop_caches. PermissionError: only root may."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

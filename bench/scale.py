@@ -16,11 +16,10 @@ from mvirt_zfs_dbus.names import ROOT, Interface
 from . import commands, disks, host, proc, service
 from .raw import RawClient, Reply
 from .report import Report, verdicts
-from .samples import Verdict, lines_of
+from .scale_tables import Measured, linearity, table, targets
 
 SNAPSHOTS_EACH: Final = 4
 _OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
-_MIB: Final = 1 << 20
 _CALLS: Final = 200
 """Calls of GetVolume."""
 _CREATED: Final = 20
@@ -36,55 +35,8 @@ class Options:
     """Seconds of looking at a service that nobody calls."""
     directory: Path | None = None
     """Where the disks are; None for the checkout's ``build/bench``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One service with so much in its tree. Times are seconds, memory is bytes; ``cpu`` is what the
-    service's own process took, however busy the machine was."""
-
-    volumes: int
-    snapshots: int
-    start: float
-    """From its process's start to its name and the whole tree on the bus."""
-    start_cpu: float
-    memory: int
-    """Of the daemon, before anybody called."""
-    memory_all: int
-    """Of all its processes."""
-    memory_after: int
-    """Of the daemon, after all that follows."""
-    managed: float
-    """GetManagedObjects, from the call to the last byte."""
-    managed_cpu: float
-    managed_bytes: int
-    find: float
-    """GetVolume by name."""
-    create: float
-    """CreateVolume; what the store takes to sync its files is in it."""
-    create_cpu: float
-    """With what the service does because files of the store have changed."""
-    unchanged_cpu: float
-    """Refresh, when nothing is new."""
-    changed: float
-    """Refresh, when each volume has another size: until the last PropertiesChanged."""
-    changed_cpu: float
-    signals: int
-    tree: float
-    """``busctl tree``; 0 where there is no busctl."""
-    rest: float
-    """Seconds of rest that the next two are about."""
-    rest_cpu: float
-    wakeups: int
-
-    @property
-    def objects(self) -> int:
-        return self.volumes + self.snapshots
-
-    @property
-    def signals_cpu(self) -> float:
-        """What the PropertiesChanged took, without the reading of the store."""
-        return max(self.changed_cpu - self.unchanged_cpu, 0.0)
+    cold: bool = False
+    """Whether services are started with an empty page cache too, which only root can make."""
 
 
 async def run(options: Options) -> Report:
@@ -102,9 +54,7 @@ async def run(options: Options) -> Report:
         rest = options.rest if (volumes, each) == stores[-1] else 0.0
         print(f"{volumes} volumes with {each} snapshots each", flush=True)
         with tempfile.TemporaryDirectory(prefix="scale-", dir=directory) as folder:
-            measured.append(
-                await _measure(Path(folder), volumes, each, rounds=options.rounds, rest=rest)
-            )
+            measured.append(await _measure(Path(folder), volumes, each, rest=rest, options=options))
     found = targets(measured)
     return Report(
         "scale",
@@ -119,8 +69,11 @@ async def run(options: Options) -> Report:
     )
 
 
-async def _measure(folder: Path, volumes: int, each: int, *, rounds: int, rest: float) -> Measured:
+async def _measure(
+    folder: Path, volumes: int, each: int, *, rest: float, options: Options
+) -> Measured:
     await asyncio.to_thread(disks.fill, folder / "disks", volumes, each)
+    start_cold = await _cold_start(folder) if options.cold else 0.0
     async with service.running(folder) as running:
         start_cpu = proc.on_cpu(running.pid)
         memory, memory_all = proc.resident(running.pid), proc.resident_all(running.pid)
@@ -128,7 +81,7 @@ async def _measure(folder: Path, volumes: int, each: int, *, rounds: int, rest: 
         await asyncio.sleep(rest)
         rest_cpu = proc.on_cpu(running.pid) - cpu
         wakeups = proc.wakeups(running.pid) - wakeups
-        work = _Asking(running, volumes, rounds)
+        work = _Asking(running, volumes, options.rounds)
         managed, managed_cpu = await asyncio.to_thread(work.managed)
         find = await asyncio.to_thread(work.find)
         create, create_cpu = await asyncio.to_thread(work.create)
@@ -139,6 +92,7 @@ async def _measure(folder: Path, volumes: int, each: int, *, rounds: int, rest: 
             snapshots=volumes * each,
             start=running.ready,
             start_cpu=start_cpu,
+            start_cold=start_cold,
             memory=memory,
             memory_all=memory_all,
             managed=managed.seconds,
@@ -157,6 +111,12 @@ async def _measure(folder: Path, volumes: int, each: int, *, rounds: int, rest: 
             rest_cpu=rest_cpu,
             wakeups=wakeups,
         )
+
+
+async def _cold_start(folder: Path) -> float:
+    await asyncio.to_thread(host.empty_page_cache)
+    async with service.running(folder) as running:
+        return running.ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,90 +201,3 @@ class _Asking:
 def _middle(found: Sequence[tuple[Reply, float]]) -> tuple[Reply, float]:
     """The call that took the median of processor time."""
     return sorted(found, key=lambda each: each[1])[len(found) // 2]
-
-
-# What it comes to
-
-
-def table(measured: Sequence[Measured]) -> str:
-    headings = (
-        "volumes + snapshots",
-        "start s",
-        "CPU s",
-        "memory MiB",
-        "managed ms",
-        "CPU ms",
-        "MiB",
-        "GetVolume ms",
-        "create ms",
-        "CPU ms",
-        "all changed ms",
-        "CPU ms",
-        "busctl tree s",
-    )
-    rows = [
-        [
-            f"{each.volumes} + {each.snapshots}",
-            f"{each.start:.2f}",
-            f"{each.start_cpu:.2f}",
-            f"{each.memory / _MIB:.1f}",
-            f"{each.managed * 1000:.1f}",
-            f"{each.managed_cpu * 1000:.1f}",
-            f"{each.managed_bytes / _MIB:.1f}",
-            f"{each.find * 1000:.2f}",
-            f"{each.create * 1000:.1f}",
-            f"{each.create_cpu * 1000:.1f}",
-            f"{each.changed * 1000:.0f}",
-            f"{each.signals_cpu * 1000:.0f}",
-            f"{each.tree:.1f}",
-        ]
-        for each in measured
-    ]
-    return "\n".join(lines_of(headings, rows))
-
-
-def linearity(measured: Sequence[Measured]) -> str:
-    """What an object costs in each size, over what it costs in the smallest: 1 is linear."""
-    _, _, smallest, *larger = measured
-    costs: dict[str, Callable[[Measured], float]] = {
-        "start, CPU": lambda each: each.start_cpu - measured[0].start_cpu,
-        "GetManagedObjects, CPU": lambda each: each.managed_cpu,
-        "PropertiesChanged of all, CPU": lambda each: each.signals_cpu,
-        "memory": lambda each: each.memory - measured[0].memory,
-        "busctl tree": lambda each: each.tree,
-    }
-    rows = [
-        [name, *(f"{_per_object(each, smallest, cost):.2f}" for each in larger)]
-        for name, cost in costs.items()
-    ]
-    headings = (f"an object's cost, over that with {smallest.objects}",)
-    return "\n".join(lines_of((*headings, *(f"{each.objects}" for each in larger)), rows))
-
-
-def _per_object(each: Measured, smallest: Measured, cost: Callable[[Measured], float]) -> float:
-    least = cost(smallest) / smallest.objects
-    return cost(each) / each.objects / least if least else 0.0
-
-
-def targets(measured: Sequence[Measured]) -> list[Verdict]:
-    empty, volumes, *_, most = measured
-    per_volume = (volumes.memory - empty.memory) / volumes.volumes / 1024
-    per_snapshot = (most.memory - volumes.memory) / most.snapshots / 1024
-    return [
-        Verdict(
-            f"GetManagedObjects with {volumes.volumes} volumes, in the service",
-            volumes.managed_cpu * 1000,
-            100,
-            False,
-            " ms",
-        ),
-        Verdict(
-            f"{volumes.signals} PropertiesChanged", volumes.signals_cpu * 1000, 250, False, " ms"
-        ),
-        Verdict("memory at rest, nothing in the pool", empty.memory / _MIB, 60, False, " MiB"),
-        Verdict("the same with its fork server", empty.memory_all / _MIB, 60, False, " MiB"),
-        Verdict("memory for a further volume", per_volume, 6, False, " KiB"),
-        Verdict("memory for a further snapshot", per_snapshot, 6, False, " KiB"),
-        Verdict(f"CPU in {most.rest:g} s of rest", most.rest_cpu * 1000, 0, False, " ms"),
-        Verdict(f"wake-ups in {most.rest:g} s of rest", float(most.wakeups), 0, False),
-    ]

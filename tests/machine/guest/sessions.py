@@ -75,7 +75,8 @@ def switch_off(folder: Path) -> None:
         return
     process = os.pidfd_open(int(pid_file.read_text()))
     signal.pidfd_send_signal(process, signal.SIGTERM)
-    select.select([process], [], [])
+    while not select.select([process], [], [], 5)[0]:  # one that is starting forgets what came
+        signal.pidfd_send_signal(process, signal.SIGTERM)
     os.close(process)
     pid_file.unlink(missing_ok=True)
 

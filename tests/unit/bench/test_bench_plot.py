@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench import plot
-from bench.scale import Measured
+from bench.scale_tables import Measured
 
 SVG = "{http://www.w3.org/2000/svg}"
 

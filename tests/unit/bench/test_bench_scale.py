@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import callers, disks, machine, proc, scale, service
+from bench import callers, disks, machine, proc, scale_tables, service
 from bench.raw import CallFailed, RawClient
 from mvirt_zfs_dbus.names import ROOT, Interface
 from mvirt_zfs_dbus.store.directory import DirectoryStore
@@ -116,14 +116,15 @@ def test_processor_time_and_wake_ups_of_a_process_are_counted():
     assert slept - awake >= 20
 
 
-def measured(volumes: int, snapshots: int, cost: float = 1.0) -> scale.Measured:
+def measured(volumes: int, snapshots: int, cost: float = 1.0) -> scale_tables.Measured:
     """What a service costs that is linear, times ``cost``."""
     objects = (volumes + snapshots) * cost
-    return scale.Measured(
+    return scale_tables.Measured(
         volumes=volumes,
         snapshots=snapshots,
         start=1.0,
         start_cpu=0.5 + objects / 1000,
+        start_cold=2.0,
         memory=30 * MIB + int(objects * 4096),
         memory_all=50 * MIB,
         memory_after=0,
@@ -149,14 +150,14 @@ STORES = [measured(0, 0), measured(1000, 0), measured(250, 1000), measured(500, 
 
 
 def test_what_costs_the_same_an_object_at_any_size_is_linear():
-    rows = scale.linearity(STORES).splitlines()[2:]
+    rows = scale_tables.linearity(STORES).splitlines()[2:]
     assert all([cell.strip() for cell in row.split("|")[2:4]] == ["1.00"] * 2 for row in rows)
-    worse = scale.linearity([*STORES[:-1], measured(1000, 4000, cost=2.0)])
+    worse = scale_tables.linearity([*STORES[:-1], measured(1000, 4000, cost=2.0)])
     assert worse.count("2.00") == 5
 
 
 def test_the_figures_of_scale_are_per_object_and_without_the_reading_of_the_store():
-    found = {each.text: each for each in scale.targets(STORES)}
+    found = {each.text: each for each in scale_tables.targets(STORES)}
     assert found["memory for a further volume"].measured == pytest.approx(4)
     assert found["memory for a further snapshot"].measured == pytest.approx(4)
     assert found["memory at rest, nothing in the pool"].measured == 30
@@ -164,7 +165,7 @@ def test_the_figures_of_scale_are_per_object_and_without_the_reading_of_the_stor
     assert found["GetManagedObjects with 1000 volumes, in the service"].measured == 10
     assert all(each.met for each in found.values())
     busy = [*STORES[:-1], replace(STORES[-1], rest_cpu=0.01, wakeups=3)]
-    missed = [each.text for each in scale.targets(busy) if not each.met]
+    missed = [each.text for each in scale_tables.targets(busy) if not each.met]
     assert missed == ["CPU in 60 s of rest", "wake-ups in 60 s of rest"]
 
 
