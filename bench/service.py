@@ -69,6 +69,7 @@ async def _process(
 def _notify_socket(path: Path) -> socket.socket:
     ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     ready.setblocking(False)
+    path.unlink(missing_ok=True)  # of a service that ran here before
     ready.bind(str(path))
     return ready
 
