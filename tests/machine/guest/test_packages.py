@@ -76,7 +76,9 @@ def newer(package: Path, into: Path) -> Path:
     lines = control.read_text().splitlines()
     [version] = [line.split()[1] for line in lines if line.startswith("Version: ")]
     control.write_text("\n".join(lines).replace(version, f"{version}+next") + "\n")
-    return Path(host.run("dpkg-deb", "--build", tree, into).rpartition("in '")[2].rstrip("'."))
+    return Path(
+        host.run("dpkg-deb", "-Znone", "--build", tree, into).rpartition("in '")[2].rstrip("'.")
+    )
 
 
 @needs_packages

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import host
 import pytest
+import zfs_trees
 from stores import Listener, Steps, opened
 
 from mvirt_zfs_dbus.store.zfs import ZfsStore
@@ -19,8 +20,7 @@ def root(request: pytest.FixtureRequest) -> Iterator[str]:
     volmode = getattr(request.module, "VOLMODE", "default")
     host.run("zfs", "create", "-o", "mountpoint=none", "-o", f"volmode={volmode}", name)
     yield name
-    host.run("udevadm", "settle")
-    host.run("zfs", "destroy", "-R", name)
+    zfs_trees.destroy(name)
 
 
 @pytest.fixture
