@@ -76,8 +76,7 @@ class ZfsStore:
             await self._place.prepare()
             await self._intents.renew()
             await self._in_place.look()
-            self._deletion.deleted = await self._reading.deleted()
-            await self._deletion.collect(finish=True)
+            await self._deletion.finish(await self._reading.deleted())
             self._follower.start()
         except BaseException:
             await self.close()
@@ -261,6 +260,7 @@ class ZfsStore:
         await self._intents.recover()
         await self._place.sweep()
         await self._intents.renew()
+        await self._deletion.finish(await self._reading.deleted())
 
     async def _at_once(self, new_id: str, make: Callable[[], Awaitable[None]]) -> DatasetRow | None:
         """What is made in place; None where that is not possible now."""

@@ -1,11 +1,11 @@
 """The channel programs that change something (zfs-program(8)).
 
 Each is one transaction group under a lock on the pool's configuration: neither a power cut nor
-another administrator gets between its steps. A SIGKILL of its caller does: ZFS breaks the program
-off then, where it finds that out, once in a hundred instructions (``zcp_lua_counthook``). So steps
-that belong together are taken ``whole`` where a beginning of them is not harmless, and a destroy is
-ended by the next start should it be broken off all the same. API functions return an errno and go
-on, so every program asks ``zfs.check`` about all its steps before it takes the first one.
+another administrator gets between its steps. A signal to its caller does, as SIGKILL: ZFS breaks
+the program off then, where it finds that out, once in a hundred instructions of a coroutine
+(``zcp_lua_counthook``). So steps that belong together are taken ``whole`` where a beginning of them
+is not harmless, and a destroy that was broken off all the same is ended later. API functions return
+an errno and go on, so every program asks ``zfs.check`` about all its steps before the first one.
 
 They answer ``{done = …}``, or with nothing changed ``{refused = …, names = {…}}`` or
 ``{errno = …}``. Names and values come in as arguments and are never written into the text.
@@ -169,8 +169,12 @@ if refused then return refused end
 -- space for a property, and still has to let go of what is destroyed whole.
 local failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted")
 if failed ~= 0 and #found.clones > 0 then return {{errno = failed}} end
-whole(names, function(name) zfs.sync.destroy({{[1] = name, defer = defer}}) end)
-if #found.clones == 0 and zfs.sync.destroy(dataset) == 0 then return {{done = "destroyed"}} end
+local gone = false
+assert(resume(create(function()
+  whole(names, function(name) zfs.sync.destroy({{[1] = name, defer = defer}}) end)
+  if #found.clones == 0 then gone = zfs.sync.destroy(dataset) == 0 end
+end)))
+if gone then return {{done = "destroyed"}} end
 if failed ~= 0 then failed = zfs.sync.set_prop(dataset, "{PREFIX}state", "deleted") end
 if failed ~= 0 then return {{errno = failed}} end
 return {{done = "deferred"}}
@@ -232,8 +236,10 @@ if refused then return refused end
 local failed = zfs.check.rollback(dataset)
 if failed ~= 0 then return {errno = failed} end
 assert(resume(create(function()
-  whole(names, zfs.sync.destroy)
-  failed = zfs.sync.rollback(dataset)
+  whole(names, function(name)
+    if failed == 0 then failed = zfs.sync.destroy(name) end
+  end)
+  if failed == 0 then failed = zfs.sync.rollback(dataset) end
 end)))
 if failed ~= 0 then return {errno = failed} end
 return {done = "rolled back"}

@@ -27,18 +27,24 @@ class Deletion:
         self._kernel = kernel
         self.deleted: set[str] = set()
         """The datasets that are gone for everybody and wait for their last clone."""
+        self._broken_off = False
+        """Whether one of ours may have been broken off, by a signal to this process."""
 
     async def destroy(self, kind: Kind, dataset_id: str, *, snapshots: bool, defer: bool) -> None:
         dataset = f"{self._kernel.root}/{dataset_id}"
-        outcome = await when_free(
-            self._kernel,
-            f"destroy {dataset}",
-            changes.DESTROY,
-            dataset=dataset,
-            kind=str(kind),
-            snapshots=snapshots,
-            defer=defer,
-        )
+        try:
+            outcome = await when_free(
+                self._kernel,
+                f"destroy {dataset}",
+                changes.DESTROY,
+                dataset=dataset,
+                kind=str(kind),
+                snapshots=snapshots,
+                defer=defer,
+            )
+        except Error:
+            self._broken_off = True
+            raise
         if outcome.refused:
             raise await self._refusal(outcome, f"{kind} {dataset_id}", HasSnapshots)
         if outcome.done == "deferred":
@@ -67,13 +73,24 @@ class Deletion:
         if outcome.refused:
             raise await self._refusal(outcome, f"snapshot {snapshot_id}", NewerSnapshots)
 
-    async def collect(self, *, finish: bool = False) -> None:
-        """What nothing holds any more; ``finish`` what a service that was killed left of it."""
+    async def finish(self, deleted: set[str]) -> None:
+        """The deletions that a service before this one began."""
+        self.deleted, self._broken_off = deleted, True
+        await self.collect()
+
+    async def collect(self) -> None:
+        """What nothing holds any more, and what is left of a deletion that was broken off."""
         if not self.deleted:
             return
-        outcome = await self._kernel.change(
-            "collect what was deleted", changes.COLLECT, names=sorted(self.deleted), finish=finish
-        )
+        finish, self._broken_off = self._broken_off, False
+        names = sorted(self.deleted)
+        try:
+            outcome = await self._kernel.change(
+                "collect what was deleted", changes.COLLECT, names=names, finish=finish
+            )
+        except Error:
+            self._broken_off = finish
+            raise
         self.deleted.difference_update(outcome.names)
 
     async def _refusal(self, outcome: Outcome, what: str, in_the_way: type[Error]) -> Error:

@@ -13,7 +13,7 @@ import random
 import select
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import host
@@ -74,9 +74,13 @@ def switch_off(folder: Path) -> None:
     if not pid_file.exists():
         return
     process = os.pidfd_open(int(pid_file.read_text()))
-    signal.pidfd_send_signal(process, signal.SIGTERM)
-    while not select.select([process], [], [], 5)[0]:  # one that is starting forgets what came
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+    for _ in range(6):  # one that is starting forgets what came
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+        if select.select([process], [], [], 5)[0]:
+            break
+    else:
+        raise AssertionError("qemu-nbd does not end")
     os.close(process)
     pid_file.unlink(missing_ok=True)
 

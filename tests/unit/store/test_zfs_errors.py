@@ -122,6 +122,35 @@ async def test_what_stands_in_the_way_and_cannot_be_read_goes_by_the_name_zfs_ha
         )
 
 
+async def test_what_is_left_of_a_broken_deletion_is_looked_for_once_and_after_a_failure() -> None:
+    """The kernel is a double: a program that takes ``finish`` is one that looks for it."""
+    looked: list[object] = []
+    broken: list[str] = []
+
+    async def change(what: str, *_program: str, **arguments: object) -> Outcome:
+        if what in broken:
+            raise Error(f"{what}: Interrupted system call")
+        if "finish" in arguments:
+            looked.append(arguments["finish"])
+        return Outcome("done")
+
+    kernel = SimpleNamespace(root="tank/vm", pool="tank", change=change)
+    deletion = Deletion(cast(Kernel, kernel))
+    await deletion.finish({"tank/vm/waits"})
+    await deletion.collect()
+    assert looked == [True, False]
+    broken.append("destroy tank/vm/id")
+    with pytest.raises(Error, match="Interrupted"):
+        await deletion.destroy(Kind.VOLUME, "id", snapshots=True, defer=False)
+    broken.append("collect what was deleted")
+    with pytest.raises(Error, match="Interrupted"):
+        await deletion.collect()
+    broken.clear()
+    await deletion.collect()
+    await deletion.collect()
+    assert looked == [True, False, True, False]
+
+
 def test_a_pool_that_is_not_imported_is_unavailable(pool: Path) -> None:
     assert zpool.health("tank") == "ONLINE"
     assert zpool.health("elsewhere") == "UNAVAIL"
@@ -164,7 +193,7 @@ async def test_a_command_that_no_signal_ends_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A double of one that waits in the kernel: after it was killed another has its output."""
-    program = tmp_path / "zfs"
+    program, pid = tmp_path / "zfs", tmp_path / "pid"
     program.write_text("#!/bin/sh\nsleep 60 &\necho $! >$(dirname $0)/pid\nwait\n")
     program.chmod(0o755)
     started: list[asyncio.subprocess.Process] = []
@@ -172,6 +201,8 @@ async def test_a_command_that_no_signal_ends_is_left_alone(
 
     async def start(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
         started.append(await create(*arguments, **options))
+        while not pid.exists() or not pid.read_text():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         return started[0]
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
@@ -183,5 +214,5 @@ async def test_a_command_that_no_signal_ends_is_left_alone(
             async with asyncio.timeout(30):
                 await zpool.set_properties("tank/disk", {"volsize": "1G"})
     finally:
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        os.kill(int(pid.read_text()), signal.SIGKILL)
         await started[0].communicate()

@@ -241,6 +241,7 @@ async def main(root, runtime, work, thing):
         await store.destroy_volume(thing, snapshots=True, defer=False)
     else:
         await store.rollback(thing, destroy_newer=True)
+    print("done", flush=True)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -253,8 +254,8 @@ async def test_a_kill_in_the_middle_of_a_change_leaves_all_or_nothing_of_it(
     work: str, root: str, tmp_path: Path
 ) -> None:
     """ZFS breaks the channel program of a killed process off, between two of its steps."""
-    taken = 0.0
-    for part in (None, 0.45, 0.55):
+    taken, cut_off = 0.0, 0
+    for part in (None, 0.4, 0.5, 0.6):
         async with opened(root, tmp_path) as store:
             made = await store.create_volume(new())
             first = await store.create_snapshot(made.id, str(uuid.uuid4()), "first", 1)
@@ -271,8 +272,9 @@ async def test_a_kill_in_the_middle_of_a_change_leaves_all_or_nothing_of_it(
             if part is not None:
                 await asyncio.sleep(part * taken)  # it is in the middle of its program by now
                 host.kill(process)
-            process.wait()
+            ended = process.stdout.read()
             taken = taken or time.monotonic() - began
+            cut_off += "done" not in ended
         async with opened(root, tmp_path) as store:
             found = await store.scan()
             there = {name for name in host.datasets(root) if name.startswith(made.id)}
@@ -283,3 +285,4 @@ async def test_a_kill_in_the_middle_of_a_change_leaves_all_or_nothing_of_it(
             assert len(there) in (NEWER + 2, 2 * done)
             if there:
                 await store.destroy_volume(made.id, snapshots=True, defer=False)
+    assert cut_off, "it was never killed before it was done"
