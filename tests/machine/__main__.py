@@ -137,7 +137,7 @@ def _test_in(machine: Machine, what: list[str], arguments: argparse.Namespace) -
             command = ["env", *_settings(), "tests/machine/guest/run", RESULTS, *what]
             status = machine.exec(command, timeout=arguments.timeout)
             machine.pull(RESULTS, results)
-        if status == 0 and arguments.part in parts.FROM_OUTSIDE:
+        if status == 0 and arguments.part:
             status = _test_from_outside(machine, results, arguments)
         return status
     finally:
@@ -157,14 +157,14 @@ def _test_from_outside(machine: Machine, results: Path, arguments: argparse.Name
     tests = parts.FROM_OUTSIDE[arguments.part]
     try:
         return subprocess.run(
-            [*pytest, tests, f"--junitxml={results / 'outside.xml'}"],
+            [*pytest, *tests, f"--junitxml={results / 'outside.xml'}"],
             cwd=CHECKOUT,
             env={**os.environ, "MVIRT_MACHINE": machine.directory.name},
             timeout=arguments.timeout,
             check=False,
         ).returncode
     except subprocess.TimeoutExpired as stuck:
-        raise machine.error(f"{tests} is not done after {arguments.timeout:.0f} s") from stuck
+        raise machine.error(f"{tests[0]} is not done after {arguments.timeout:.0f} s") from stuck
 
 
 def _shell(machine: Machine, arguments: argparse.Namespace) -> int:

@@ -12,7 +12,9 @@ from tests.machine.machine import CHECKOUT
 
 PARTS: Final = ("store", "service")
 """As ``guest/run`` knows them."""
-FROM_OUTSIDE: Final = {"store": "tests/machine/outside"}
+_OUTSIDE: Final = "tests/machine/outside"
+_BOOT: Final = f"{_OUTSIDE}/test_boot_from_clone.py"
+FROM_OUTSIDE: Final = {"store": (_BOOT,), "service": (_OUTSIDE, f"--ignore={_BOOT}")}
 """For pytest on the host, after a part: what is done to its machine from outside. Both parts should
 take the same time."""
 

@@ -245,7 +245,7 @@ async def main(root, runtime, work, thing):
 
 asyncio.run(main(*sys.argv[1:]))
 """
-NEWER = 32
+NEWER = 24
 """Snapshots that go with the volume, or with the turning back."""
 
 
