@@ -95,20 +95,25 @@ async def test_a_destroyed_dataset_leaves_the_bus_within_a_second(
     within_a_second("zfs destroy", *delays)
 
 
-def ours(kind: str) -> list[str]:
+def ours(kind: str, name: str) -> list[str]:
     """What makes a dataset or a snapshot one of the service's: docs/design.md."""
-    return ["-o", f"org.mvirt:kind={kind}", "-o", "org.mvirt:name=by-hand"]
+    return ["-o", f"org.mvirt:kind={kind}", "-o", f"org.mvirt:name={name}"]
 
 
 async def test_a_volume_made_on_a_shell_comes(
     client: Client, within_a_second: Callable[..., None]
 ) -> None:
-    made = str(uuid.uuid4())
-    async with signals() as received:
-        done = await shell("zfs", "create", "-s", "-V", "1M", *ours("volume"), f"{POOL}/{made}")
-        added = await received.next("InterfacesAdded", lambda body: body[0] == volume_path(made))
-    within_a_second("zfs create", added - done)
-    assert (await client.manager.volume("by-hand")).id == made
+    delays = []
+    for name in ("one", "two", "three"):  # each waits for udev too
+        made = str(uuid.uuid4())
+        create = ("zfs", "create", "-s", "-V", "1M", *ours("volume", name), f"{POOL}/{made}")
+        async with signals() as received:
+            done = await shell(*create)
+            path = volume_path(made)
+            added = await received.next("InterfacesAdded", lambda body: body[0] == path)  # noqa: B023
+        delays.append(added - done)
+        assert (await client.manager.volume(name)).id == made
+    within_a_second("zfs create", *delays)
 
 
 async def test_snapshots_made_and_destroyed_on_a_shell_come_and_go(
@@ -117,7 +122,7 @@ async def test_snapshots_made_and_destroyed_on_a_shell_come_and_go(
     volume = await client.manager.create_volume("watched", MIB)
     name = f"{POOL}/{volume.id}@{(made := str(uuid.uuid4()))}"
     async with signals() as received:
-        done = await shell("zfs", "snapshot", *ours("snapshot"), name)
+        done = await shell("zfs", "snapshot", *ours("snapshot", "by-hand"), name)
         added = await received.next("InterfacesAdded", lambda body: body[0] == snapshot_path(made))
         within_a_second("zfs snapshot", added - done)
         assert len((await volume.refresh()).snapshot_paths) == 1
