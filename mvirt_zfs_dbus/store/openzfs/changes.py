@@ -17,28 +17,10 @@ from typing import Final
 
 from .programs import COMMON
 from .properties import PREFIX
-
-_WHOLE: Final = """
--- Instructions are counted anew in a new coroutine: what takes less than a hundred is done whole,
--- and so is what starts others for the rest.
-local create, resume = coroutine.create, coroutine.resume
-local function each(list, work, first, last)
-  if last - first < 4 then
-    for number = first, last do work(list[number]) end
-    return
-  end
-  local part = (last - first) / 4 + 1
-  for start = first, last, part do
-    local stop = start + part - 1
-    if stop > last then stop = last end
-    assert(resume(create(each), list, work, start, stop))
-  end
-end
-local function whole(list, work) assert(resume(create(each), list, work, 1, #list)) end
-"""
+from .whole import WHOLE
 
 _SET_ALL: Final = (
-    _WHOLE
+    WHOLE
     + """
 local function set_all(dataset, values)
   local keys, failed = {}, 0
@@ -143,7 +125,7 @@ end
 DESTROY: Final = (
     COMMON
     + _CHECKS
-    + _WHOLE
+    + WHOLE
     + f"""
 local dataset, defer = argv["dataset"], argv["defer"]
 if not zfs.exists(dataset) or not ours(dataset) or own(dataset, "kind") ~= argv["kind"] then
@@ -203,7 +185,7 @@ return {done = "destroyed"}
 ROLLBACK: Final = (
     COMMON
     + _CHECKS
-    + _WHOLE
+    + WHOLE
     + """
 local dataset, target = argv["dataset"], argv["snapshot"]
 if not zfs.exists(target) or not ours(dataset) or own(target, "kind") ~= "snapshot"

@@ -201,6 +201,7 @@ async def test_a_command_that_no_signal_ends_is_left_alone(
 
     async def start(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
         started.append(await create(*arguments, **options))
+        # Nothing tells when the file is written.
         while not pid.exists() or not pid.read_text():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         return started[0]

@@ -9,9 +9,7 @@ import host
 import pytest
 from stores import new, restarted
 
-from mvirt_zfs_dbus.errors import (
-    PoolUnavailable,
-)
+from mvirt_zfs_dbus.errors import PoolUnavailable
 from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.zfs import ZfsStore
 

@@ -12,10 +12,7 @@ import host
 import pytest
 from stores import Listener, clone, golden, new
 
-from mvirt_zfs_dbus.errors import (
-    NoSpace,
-    PoolUnavailable,
-)
+from mvirt_zfs_dbus.errors import NoSpace, PoolUnavailable
 from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.zfs import ZfsStore
 
