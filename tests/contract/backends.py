@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-import zfs_trees
 
 from mvirt_zfs_dbus.store.base import Store
 from mvirt_zfs_dbus.store.directory import DirectoryStore
@@ -180,7 +179,8 @@ class ZfsBackend(StoreBackend):
             self._zfs("set", "volmode=none", dataset)
 
     def close(self) -> None:
-        zfs_trees.destroy(self.root)
+        subprocess.run(["udevadm", "settle"], check=True)
+        self._zfs("destroy", "-R", self.root)
 
     @staticmethod
     def _zfs(*arguments: str) -> list[str]:

@@ -106,16 +106,15 @@ local function snapshots_of(dataset)
   return names, moment
 end
 
--- Splits snapshots into ours, ours that go with their last clone, and others', and adds the clones.
+-- Splits snapshots into ours and others', without those that go with their last clone, and adds the
+-- clones of all.
 local function sort(names)
-  local found = {visible = {}, hidden = {}, foreign = {}, clones = {}, all = {}}
+  local found = {visible = {}, foreign = {}, clones = {}}
   for _, name in ipairs(names) do
     local kind = own(name, "kind")
     local list = found.visible
     if kind ~= "snapshot" and kind ~= "image" then list = found.foreign end
-    if deferred(name) then list = found.hidden end
-    list[#list + 1] = name
-    found.all[#found.all + 1] = name
+    if not deferred(name) then list[#list + 1] = name end
     for clone in zfs.list.clones(name) do found.clones[#found.clones + 1] = clone end
   end
   return found

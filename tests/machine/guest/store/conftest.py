@@ -8,7 +8,6 @@ from pathlib import Path
 
 import host
 import pytest
-import zfs_trees
 from stores import Listener, Steps, opened
 
 from mvirt_zfs_dbus.store.zfs import ZfsStore
@@ -20,7 +19,8 @@ def root(request: pytest.FixtureRequest) -> Iterator[str]:
     volmode = getattr(request.module, "VOLMODE", "default")
     host.run("zfs", "create", "-o", "mountpoint=none", "-o", f"volmode={volmode}", name)
     yield name
-    zfs_trees.destroy(name)
+    host.run("udevadm", "settle")
+    host.run("zfs", "destroy", "-R", name)
 
 
 @pytest.fixture

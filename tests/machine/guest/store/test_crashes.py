@@ -21,7 +21,6 @@ from pathlib import Path
 import host
 import pytest
 import stores
-import zfs_trees
 from stores import opened, restarted
 
 from mvirt_zfs_dbus.errors import NotFound
@@ -130,7 +129,8 @@ OPERATIONS: dict[str, Operation] = {
 def root() -> Iterator[str]:
     host.run("zfs", "create", "-o", "mountpoint=none", ROOT)
     yield ROOT
-    zfs_trees.destroy(ROOT)
+    host.run("udevadm", "settle")
+    host.run("zfs", "destroy", "-R", ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,6 @@ def check_whole(root: str, before: Inventory, found: Inventory) -> None:
 IMPORTER = """
 import asyncio, os, sys
 from pathlib import Path
-from mvirt_zfs_dbus.errors import NotFound
 from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.base import NewDataset
 from mvirt_zfs_dbus.store.zfs import ZfsStore
