@@ -130,8 +130,8 @@ async def test_an_image_that_does_not_fit_is_refused_before_anything_is_made(
         raise Error("a target was made for what does not fit")
 
     monkeypatch.setattr(imported.service.store, "create_target", never)
-    job = await imported.path(tmp_path / "image", thin=False, size=free * 2)
-    failed(job, ErrorName.NO_SPACE, str(free)[:2])
+    job = await imported.path(tmp_path / "image", thin=False, size=2 * free)
+    failed(job, ErrorName.NO_SPACE, f"needs {2 * free} bytes and the pool has ")
     assert await imported.nothing_is_left(directory)
 
 
