@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from busdaemon import BusDaemon
+from open_fds import open_fds
 
 from mvirt_zfs_dbus import errors
 from mvirt_zfs_dbus.bus.library import bus_address as address_of
@@ -31,11 +32,7 @@ from .conftest import Ask
 from .toy import HOUSE, NAME, ROOT, Toy
 
 
-def open_fds() -> set[Path]:
-    return set(Path("/proc/self/fd").iterdir())
-
-
-async def only_open(fds: set[Path]) -> None:
+async def only_open(fds: set[str]) -> None:
     """What came with a message is closed soon (mvirt_zfs_dbus.fds), and nothing tells when."""
     while open_fds() - fds:  # noqa: ASYNC110
         await asyncio.sleep(0)

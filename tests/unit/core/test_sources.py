@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from open_fds import open_fds
 
 from mvirt_zfs_dbus.core import sources
 from mvirt_zfs_dbus.errors import AccessDenied, InvalidArgs, NotFound
@@ -24,9 +25,9 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_fd_leaks() -> Iterator[None]:
-    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    before = open_fds()
     yield
-    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+    assert not open_fds() - before
 
 
 def read(path: Path, images: Path) -> bytes:

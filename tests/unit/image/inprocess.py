@@ -16,11 +16,6 @@ from mvirt_zfs_dbus.image.convert import serve
 from mvirt_zfs_dbus.image.pool import Pool
 
 
-def open_fds() -> int:
-    """How many file descriptors this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
 @dataclass
 class Result:
     info: protocol.Image | None = None

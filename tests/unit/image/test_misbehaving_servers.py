@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from open_fds import open_fds
 
 from mvirt_zfs_dbus.errors import DownloadFailed, Error, Truncated
 
@@ -407,7 +407,7 @@ def test_whatever_a_server_sends_is_a_body_or_an_error_of_ours(pieces):
 
 
 def test_nothing_is_left_open():
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = open_fds()
     asyncio.run(test_no_cookie_is_kept())
     asyncio.run(test_redirects_whose_own_bodies_never_end_are_followed_all_the_same())
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert not open_fds() - before

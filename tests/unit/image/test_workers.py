@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from open_fds import open_fds
 
 from mvirt_zfs_dbus.errors import (
     CorruptImage,
@@ -39,7 +40,6 @@ from mvirt_zfs_dbus.model import Phase
 
 from . import qemu
 from .builder import Qcow2
-from .inprocess import open_fds
 from .layouts import Layout
 from .test_download import BODY, Server, serving
 
@@ -50,7 +50,7 @@ async def workers():
     await workers.start()
     before = open_fds()
     yield workers
-    assert open_fds() == before - (workers._server is None)
+    assert not open_fds() - before
     assert descendants() == ({workers._server._process.pid} if workers._server else set())
     await workers.close()
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from open_fds import open_fds
 
 from mvirt_zfs_dbus.errors import DeviceTimeout
 from mvirt_zfs_dbus.model import User
@@ -56,11 +57,11 @@ async def test_a_device_is_found_when_udev_is_through_with_it(
 
 async def test_nothing_stays_open_after_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "WAIT", 0.01)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_fds()
     for _ in range(3):
         with pytest.raises(DeviceTimeout):
             await device.wait_for_device("no-pool/1")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not open_fds() - before
 
 
 async def test_the_device_of_a_dataset_that_is_gone_is_not_waited_for(
