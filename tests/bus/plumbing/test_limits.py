@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from busdaemon import BusDaemon
 from hostile import Socket
-from open_fds import open_fds
+from open_fds import only_open, open_fds
 
 from mvirt_zfs_dbus import errors
 from mvirt_zfs_dbus.bus import admission, dispatch, users
@@ -75,9 +75,7 @@ async def test_a_call_that_is_too_large_is_refused_unread_and_its_fds_are_closed
                 ask, ROOT, HOUSE, "Take", "ha{sv}", 0, options, unix_fds=[null.fileno()] * 4
             )
     assert str(dispatch.LARGEST_CALL) in error.message
-    # Threads close them (fds.py), and nothing tells when.
-    while open_fds() - before:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    await only_open(before)
     assert await ask(ROOT, HOUSE, "Echo", "s", "x" * 100_000) == ["x" * 100_000]
 
 

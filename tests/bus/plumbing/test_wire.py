@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from busdaemon import BusDaemon
-from open_fds import open_fds
+from open_fds import only_open, open_fds
 
 from mvirt_zfs_dbus import errors
 from mvirt_zfs_dbus.bus.library import bus_address as address_of
@@ -30,12 +30,6 @@ from mvirt_zfs_dbus.bus.wire import (
 
 from .conftest import Ask
 from .toy import HOUSE, NAME, ROOT, Toy
-
-
-async def only_open(fds: set[str]) -> None:
-    """What came with a message is closed soon (mvirt_zfs_dbus.fds), and nothing tells when."""
-    while open_fds() - fds:  # noqa: ASYNC110
-        await asyncio.sleep(0)
 
 
 async def test_a_bus_that_reads_nothing_for_a_second_gets_all_signals_in_order(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -132,6 +133,8 @@ async def test_an_image_that_does_not_fit_is_refused_before_anything_is_made(
     monkeypatch.setattr(imported.service.store, "create_target", never)
     job = await imported.path(tmp_path / "image", thin=False, size=2 * free)
     failed(job, ErrorName.NO_SPACE, f"needs {2 * free} bytes and the pool has ")
+    [left] = re.findall(r" and the pool has ([0-9]+) left$", job.error_message)
+    assert int(left) == pytest.approx(free, rel=0.1)  # others write to this disk meanwhile
     assert await imported.nothing_is_left(directory)
 
 

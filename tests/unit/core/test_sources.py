@@ -27,7 +27,7 @@ def images(tmp_path: Path) -> Path:
 def no_fd_leaks() -> Iterator[None]:
     before = open_fds()
     yield
-    assert not open_fds() - before
+    assert open_fds() == before
 
 
 def read(path: Path, images: Path) -> bytes:

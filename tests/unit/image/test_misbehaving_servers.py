@@ -410,4 +410,4 @@ def test_nothing_is_left_open():
     before = open_fds()
     asyncio.run(test_no_cookie_is_kept())
     asyncio.run(test_redirects_whose_own_bodies_never_end_are_followed_all_the_same())
-    assert not open_fds() - before
+    assert open_fds() == before
