@@ -38,6 +38,12 @@ def datasets(pool: str = POOL) -> set[str]:
     return {name.removeprefix(f"{pool}/") for name in names} - {pool, ".tmp", ".tmp/volumes"}
 
 
+def destroy(tree: str) -> None:
+    """A dataset with all below it, once udev holds none of it open."""
+    run("udevadm", "settle")
+    run("zfs", "destroy", "-R", tree)
+
+
 def empty(pool: str = POOL) -> None:
     """Destroys all that the pool holds, as `zfs destroy -R` does it."""
     run("udevadm", "settle")

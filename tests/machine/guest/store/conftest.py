@@ -19,8 +19,7 @@ def root(request: pytest.FixtureRequest) -> Iterator[str]:
     volmode = getattr(request.module, "VOLMODE", "default")
     host.run("zfs", "create", "-o", "mountpoint=none", "-o", f"volmode={volmode}", name)
     yield name
-    host.run("udevadm", "settle")
-    host.run("zfs", "destroy", "-R", name)
+    host.destroy(name)
 
 
 @pytest.fixture

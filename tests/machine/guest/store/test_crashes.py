@@ -129,8 +129,7 @@ OPERATIONS: dict[str, Operation] = {
 def root() -> Iterator[str]:
     host.run("zfs", "create", "-o", "mountpoint=none", ROOT)
     yield ROOT
-    host.run("udevadm", "settle")
-    host.run("zfs", "destroy", "-R", ROOT)
+    host.destroy(ROOT)
 
 
 @pytest.fixture(scope="module")
