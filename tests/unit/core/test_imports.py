@@ -126,13 +126,14 @@ async def test_an_image_that_does_not_fit_is_refused_before_anything_is_made(
 ) -> None:
     (tmp_path / "image").write_bytes(b"\xeb" * 2 * MIB)
     free = (await imported.service.store.pool()).usage.available
+    size = 2 * free // MIB * MIB  # whole blocks, which any other size is rounded up to
 
     async def never(*_: object) -> None:
         raise Error("a target was made for what does not fit")
 
     monkeypatch.setattr(imported.service.store, "create_target", never)
-    job = await imported.path(tmp_path / "image", thin=False, size=2 * free)
-    failed(job, ErrorName.NO_SPACE, f"needs {2 * free} bytes and the pool has ")
+    job = await imported.path(tmp_path / "image", thin=False, size=size)
+    failed(job, ErrorName.NO_SPACE, f"needs {size} bytes and the pool has ")
     [left] = re.findall(r" and the pool has ([0-9]+) left$", job.error_message)
     assert int(left) == pytest.approx(free, rel=0.1)  # others write to this disk meanwhile
     assert await imported.nothing_is_left(directory)
