@@ -33,6 +33,8 @@ from mvirt_zfs_dbus.names import Interface
 from mvirt_zfs_dbus.store.base import Store
 
 MIB = 2**20
+PATIENCE = 300.0
+"""Seconds for an answer. A thousand calls at once may take longer than the bindings' 25."""
 PROPERTIES = "org.freedesktop.DBus.Properties"
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 
@@ -123,6 +125,7 @@ class Client:
                 member,
                 signature,
                 [str(value) if isinstance(value, str) else value for value in body],
+                timeout=PATIENCE,
                 flags=flags,
                 unix_fds=fds,
             )

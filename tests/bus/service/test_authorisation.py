@@ -79,6 +79,7 @@ class World:
         """A call that needs ``action``, on objects made for it with polkit's blessing."""
         await self.polkitd.says("allow")
         call = await CALLS[action](self)
+        await self.polkitd.says("allow")  # its answer comes after all that it was asked
         while not self.polkitd.checked.empty():
             self.polkitd.checked.get_nowait()
         return call

@@ -34,8 +34,8 @@ class ForkedDaemon:
         self._parent = parent
         self._ready = ready
         self._pid = 0
-        self.slept_on = 0
-        """How many kills needed help to reach every thread, see :func:`host.frozen`."""
+        self.woken = 0
+        """How many killed services were still there after host.WOKEN_AFTER, and were woken."""
 
     async def start(self) -> None:
         """Returns when the service has scanned the pool and owns its name."""
@@ -51,8 +51,8 @@ class ForkedDaemon:
         assert self._parent.stdout is not None
         os.kill(self._pid, signal.SIGKILL)
         ended = asyncio.ensure_future(self._parent.stdout.readline())
-        if not (await asyncio.wait([ended], timeout=host.PATIENCE))[0]:
-            self.slept_on += 1
+        if not (await asyncio.wait([ended], timeout=host.WOKEN_AFTER))[0]:
+            self.woken += 1
             with suppress(ProcessLookupError), host.frozen(self._pid):  # or it has ended after all
                 await asyncio.wait([ended], timeout=1)  # the kernel freezes while it goes on
         async with asyncio.timeout(host.PATIENCE):

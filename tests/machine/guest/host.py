@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 POOL = "tank"
 MIB = 1 << 20
+SMALL = "small"
+"""The name of a pool beside it."""
 UNIT = "mvirt-zfs-dbus.service"
+CONFIG = Path("/etc/mvirt-zfs-dbus.toml")
 IMAGES = Path("/var/lib/mvirt/images")
 PATIENCE = 30.0
 """Seconds that a killed process is given to end. Its last system call may take some of them."""
+WOKEN_AFTER = 5.0
+"""Seconds after which it is woken (``frozen``), which does nothing to one that is awake."""
 
 
 def run(*command: str | Path) -> str:
@@ -53,6 +59,29 @@ def empty(pool: str = POOL) -> None:
     assert datasets(pool) == set()
 
 
+@contextmanager
+def serving(pool: str) -> Iterator[None]:
+    """The service serves another pool, and is stopped afterwards."""
+    before = CONFIG.read_text()
+    CONFIG.write_text(before.replace(f'pool = "{POOL}"', f'pool = "{pool}"'))
+    run("systemctl", "restart", UNIT)
+    try:
+        yield
+    finally:
+        run("systemctl", "stop", UNIT)
+        CONFIG.write_text(before)
+
+
+@contextmanager
+def small_pool(device: str) -> Iterator[None]:
+    run("zpool", "create", "-O", "mountpoint=none", SMALL, device)
+    try:
+        yield
+    finally:
+        run("udevadm", "settle")
+        run("zpool", "destroy", SMALL)
+
+
 def write(device: str, data: bytes, offset: int = 0) -> None:
     fd = os.open(device, os.O_WRONLY)
     try:
@@ -69,6 +98,24 @@ def feed(pipe: int, amount: int) -> None:
             data = os.urandom(MIB)
             while data:
                 data = data[os.write(pipe, data) :]
+
+
+@contextmanager
+def fed(amount: int) -> Iterator[int]:
+    """The reading end of a pipe with so many random bytes."""
+    reading, writing = os.pipe()
+
+    def fill() -> None:
+        feed(writing, amount)
+        os.close(writing)
+
+    feeding = threading.Thread(target=fill, daemon=True)
+    feeding.start()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        feeding.join()
 
 
 def read(device: str, length: int, offset: int = 0) -> bytes:
@@ -107,7 +154,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     """SIGKILL, and returns when the process is gone."""
     process.kill()
     try:
-        process.wait(PATIENCE)
+        process.wait(WOKEN_AFTER)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError), frozen(process.pid), suppress(subprocess.TimeoutExpired):
             process.wait(1)  # the kernel freezes while it goes on

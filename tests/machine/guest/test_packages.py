@@ -17,12 +17,11 @@ import host
 import pytest
 import webserver
 from console import steps
-from host import UNIT
+from host import CONFIG, UNIT
 from sessions import DOCS, IMAGE, make_image, shell_in, switch_off
 
 FILES = sorted(Path("/root/packages").glob("*.deb"))
 NAMES = ["mvirt-zfs-dbus", "mvirt-zfsctl", "python3-mvirt-zfs-dbus"]
-CONFIG = Path("/etc/mvirt-zfs-dbus.toml")
 STATE = Path("/var/lib/mvirt-zfs-dbus")
 UNPACKAGED = [
     "/usr/lib/python3/dist-packages/mvirt_zfs_dbus",

@@ -190,11 +190,11 @@ async def test_a_chunked_body_cut_short_is_truncated(server):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("stall", r"sent nothing for 0\.1 s"), ("silent", r"gave no answer within 0\.1 s")],
+    [("stall", "sent nothing for 1 s"), ("silent", "gave no answer within 1 s")],
 )
 async def test_a_server_that_stops_sending_is_given_up(server, name, said):
     with pytest.raises(DownloadFailed, match=said):
-        await fetched(f"{server.url}/{name}", stall_timeout=0.1)
+        await fetched(f"{server.url}/{name}", stall_timeout=1)
 
 
 async def test_a_server_that_is_not_there_is_named():

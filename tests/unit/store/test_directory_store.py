@@ -148,9 +148,10 @@ async def test_a_refused_start_leaves_the_directory_to_others(path: Path) -> Non
 async def test_a_killed_service_leaves_no_lock(path: Path) -> None:
     """The lock is the kernel's, and goes with the process that had it."""
     code = (
-        "import asyncio, os, sys; from pathlib import Path;"
+        "import asyncio, os, signal, sys; from pathlib import Path;"
         "from mvirt_zfs_dbus.store.directory import DirectoryStore;"
-        "asyncio.run(DirectoryStore(Path(sys.argv[1])).start()); os.abort()"
+        "asyncio.run(DirectoryStore(Path(sys.argv[1])).start());"
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=False, capture_output=True)
     store = DirectoryStore(path)
@@ -609,6 +610,9 @@ async def test_a_loop_device_on_a_volume_holds_it(store: DirectoryStore) -> None
             await store.destroy_volume(made.id, **GONE)
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
+    loop = Path("/sys/block", Path(device).name, "loop")
+    while loop.exists():  # noqa: ASYNC110 (nothing tells when udev has let go of it)
+        await asyncio.sleep(0.01)
     await store.destroy_volume(made.id, **GONE)
 
 
