@@ -27,15 +27,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-async def works_on(client: Client, pool: str) -> None:
+async def works_on(client: Client) -> None:
     """Nothing is left, and the service makes and destroys a volume."""
-    host.run("zpool", "sync", pool)  # ZFS gives space back with the next transaction group
-    host.run("zpool", "wait", "-t", "free", pool)
-    assert host.datasets(pool) == set()
+    host.run("zpool", "sync", SMALL)  # ZFS gives space back with the next transaction group
+    host.run("zpool", "wait", "-t", "free", SMALL)
+    assert host.datasets(SMALL) == set()
     volume = await client.manager.create_volume("after-the-fault", MIB)
     host.write(volume.device, b"fine")
     await volume.delete()
-    assert host.datasets(pool) == set()
+    assert host.datasets(SMALL) == set()
 
 
 async def test_a_pool_that_fills_during_an_import_is_no_space_and_leaves_nothing(
@@ -47,7 +47,7 @@ async def test_a_pool_that_fills_during_an_import_is_no_space_and_leaves_nothing
             job = await client.manager.import_image("too-much", pipe, format="raw")
             with pytest.raises(NoSpace):
                 await job.wait()
-        await works_on(client, SMALL)
+        await works_on(client)
     assert host.unit("MainPID") == pid
 
 
@@ -67,11 +67,11 @@ async def test_a_pool_that_fills_with_what_has_to_wait_leaves_nothing(
             cat.stdout.close()
             with pytest.raises(NoSpace):
                 await job.wait()
-        await works_on(client, SMALL)
+        await works_on(client)
 
 
 async def test_what_does_not_fit_is_refused_before_anything_is_made(small: None) -> None:
     async with Client.connect("system") as client:
         with pytest.raises(NoSpace):
             await client.manager.create_volume("thick", 2 * SMALL_SIZE, thin=False)
-        await works_on(client, SMALL)
+        await works_on(client)

@@ -14,7 +14,7 @@ from typing import Any
 
 import host
 import pytest
-from host import CONFIG, MIB, POOL, UNIT
+from host import MIB, POOL
 
 from mvirt_zfs_dbus.bus import wire
 from mvirt_zfs_dbus.client import Client, Pool
@@ -196,12 +196,8 @@ def mirror(tmp_path: Path) -> Iterator[list[str]]:
             file.truncate(256 * MIB)
     paths = [str(half) for half in halves]
     host.run("zpool", "create", "-O", "mountpoint=none", "twins", "mirror", *paths)
-    before = CONFIG.read_text()
-    CONFIG.write_text(before.replace(f'pool = "{POOL}"', 'pool = "twins"'))
-    host.run("systemctl", "restart", UNIT)
-    yield paths
-    host.run("systemctl", "stop", UNIT)
-    CONFIG.write_text(before)
+    with host.serving("twins"):
+        yield paths
     subprocess.run(["zpool", "import", "-d", str(tmp_path), "twins"], check=False)
     host.run("udevadm", "settle")
     host.run("zpool", "destroy", "twins")

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -281,12 +280,13 @@ def conversion(daemon: Daemon, pool: Pool, source: Seekable, target: Target) -> 
 
 
 class Stopping(Seekable):
-    """A source that is read no further while somebody does something."""
+    """A source that is read no further than ``end`` while somebody does something."""
 
     then: Callable[[], None]
+    end = 1 << 20
 
     def read(self, offset: int, length: int) -> bytes:
-        if offset > 1 << 20:
+        if offset + length > self.end:
             self.then()
         return super().read(offset, length)
 
@@ -345,25 +345,15 @@ def test_one_that_does_not_go_on_is_given_up(daemon, pool, source, target, monke
 def test_one_that_does_not_open_its_image_is_given_up(daemon, pool, source, monkeypatch):
     monkeypatch.setattr(qemu_img, "INSPECT_TIMEOUT", 1.0)
     stopping = Stopping(source.fd, source.size)
-    began = daemon.start_program
+    stopping.end = 0
 
-    def stopped() -> socket.socket:
-        control = began()
+    def stop() -> None:
         assert daemon.process
-        # It is its program as soon as the control socket closes; the order has come by then.
-        threading.Thread(target=_stop_when_begun, args=(daemon.process.pid,)).start()
-        return control
+        daemon.process.send_signal(signal.SIGSTOP)
 
-    monkeypatch.setattr(daemon, "start_program", stopped)
+    stopping.then = stop
     with pytest.raises(Error, match="not opened the image after 1 seconds"):
         qemu_img.inspect("vdi", stopping, daemon, pool)
-
-
-def _stop_when_begun(pid: int) -> None:
-    """As soon as it is qemu-img, which is before it can have read anything of note."""
-    while Path(f"/proc/{pid}/comm").read_text() != "qemu-img\n":
-        time.sleep(0)
-    os.kill(pid, signal.SIGSTOP)
 
 
 def test_it_ends_with_the_one_it_was_forked_from(source):
