@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--timeout", type=float, default=900, help="seconds; %(default)s")
             sub.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
         if function is _test:
-            sub.add_argument("--timeout", type=float, default=3600, help="seconds; %(default)s")
+            sub.add_argument("--timeout", type=float, default=4 * 3600, help="seconds; %(default)s")
             sub.add_argument("--part", choices=parts.PARTS, help="one of those that are run")
             sub.add_argument("pytest", nargs=argparse.REMAINDER, metavar="PYTEST-ARGUMENT")
 

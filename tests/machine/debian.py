@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import IO
 
@@ -19,18 +20,22 @@ class ImageError(Exception):
 
 def bootstrap(names: list[str], tar: Path, hook: str = "") -> None:
     """A Debian of these packages as a tar of its files; ``hook`` is a script that gets its root."""
+    command = [
+        *("mmdebstrap", "--variant=minbase", "--format=tar"),
+        *(f"--components={COMPONENTS.replace(' ', ',')}", f"--include={','.join(names)}"),
+        *('--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "5"'),
+        *([f"--customize-hook={hook}"] if hook else []),
+        *(SUITE, "-", *mirror()),
+    ]
     with tar.open("wb") as output:  # on stdout: in a user namespace root may not write here
-        run(
-            [
-                *("mmdebstrap", "--variant=minbase", "--format=tar"),
-                *(f"--components={COMPONENTS.replace(' ', ',')}", f"--include={','.join(names)}"),
-                '--aptopt=APT::Install-Recommends "false"',
-                *([f"--customize-hook={hook}"] if hook else []),
-                *(SUITE, "-", *mirror()),
-            ],
-            "mmdebstrap cannot make a Debian",
-            stdout=output,
-        )
+        try:
+            run(command, "mmdebstrap cannot make a Debian", stdout=output)
+        except ImageError as error:
+            # Perhaps the archive changed between its lists and its packages.
+            print(f"{error}; once more", file=sys.stderr)
+            output.truncate(0)
+            output.seek(0)
+            run(command, "mmdebstrap cannot make a Debian", stdout=output)
 
 
 def packages(text: str) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,12 +53,19 @@ def destroy(tree: str) -> None:
 
 
 def empty(pool: str = POOL) -> None:
-    """Destroys all that the pool holds, as `zfs destroy -R` does it."""
-    run("udevadm", "settle")
-    for name in sorted(datasets(pool)):
-        if "/" not in name and "@" not in name:
-            subprocess.run(["zfs", "destroy", "-R", f"{pool}/{name}"], check=False)
-    assert datasets(pool) == set()
+    """Destroys all that the pool holds, as `zfs destroy -R` does it.
+
+    Again, as long as that takes something away: the service, told of the first that goes, may look
+    at the device of the next.
+    """
+    left = datasets(pool)
+    while left:
+        run("udevadm", "settle")
+        for name in sorted(left):
+            if "/" not in name and "@" not in name:
+                subprocess.run(["zfs", "destroy", "-R", f"{pool}/{name}"], check=False)
+        before, left = left, datasets(pool)
+        assert left < before, f"they stay: {', '.join(sorted(left))}"
 
 
 @contextmanager
@@ -148,6 +157,52 @@ def journal(unit_name: str) -> Iterator[Iterator[str]]:
             yield iter(following.stdout.readline, "")
         finally:
             following.terminate()
+
+
+@contextmanager
+def stirring() -> Iterator[None]:
+    """Wakes processes of the service that were killed and are still there a second later.
+
+    Before the service itself gives up on them (``frozen`` tells what they need it for).
+    """
+    over = threading.Event()
+
+    def stir() -> None:
+        before: set[int] = set()
+        while not over.wait(1):
+            killed = {pid for pid in processes() if is_killed(pid)}
+            for pid in before & killed:
+                with suppress(OSError), frozen(pid):  # or it has ended after all
+                    time.sleep(0.5)
+            before = killed
+
+    stirrer = threading.Thread(target=stir)
+    stirrer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        stirrer.join()
+
+
+def processes() -> list[int]:
+    """Those of the service; none where it does not run."""
+    try:
+        text = Path(f"/sys/fs/cgroup/system.slice/{UNIT}/cgroup.procs").read_text()
+    except OSError:
+        return []
+    return [int(pid) for pid in text.split()]
+
+
+def is_killed(pid: int) -> bool:
+    """Whether a thread of it has not heeded its SIGKILL yet."""
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        with suppress(OSError):
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
+            pending = int(fields["SigPnd"], 16) >> (signal.SIGKILL - 1) & 1
+            if pending and not fields["State"].startswith(("Z", "X")):
+                return True
+    return False
 
 
 def kill(process: subprocess.Popen[str]) -> None:

@@ -42,6 +42,7 @@ def user() -> Iterator[str]:
 def rule(user: str) -> Iterator[None]:
     written = RULES.parent.with_suffix(".new")
     written.write_text(CI_MAY.replace("USER", user))
+    host.run("systemctl", "start", "polkit.service")
     with host.journal("polkit.service") as lines:
         written.rename(RULES)
         next(line for line in lines if "Finished loading" in line)
@@ -86,13 +87,14 @@ def on_terminal(user: str, answer: str, *arguments: str) -> tuple[int, str]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvp("runuser", ["runuser", "-u", user, "--", "mvirt-zfsctl", *arguments])
-    shown = ""
+    shown, answered = "", 0
     while chunk := _read(terminal):
-        if "Password:" in chunk:
+        shown += chunk
+        if "Password:" in shown[answered:]:
+            answered = len(shown)
             while termios.tcgetattr(terminal)[_LOCAL_MODES] & termios.ECHO:
                 os.sched_yield()  # pkttyagent forgets what was typed before it hides it
             os.write(terminal, f"{answer}\n".encode())
-        shown += chunk
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
 

@@ -60,6 +60,8 @@ async def test_the_sessions_of_a_page_go_as_they_are_shown(
     page: Path, shell: Shell, tmp_path: Path
 ) -> None:
     for step in steps(page):
+        if step.command.startswith("journalctl"):
+            host.run("journalctl", "--sync")  # what was logged just now may not be in it yet
         if not step.needs & ELSEWHERE:
             await shell.replay(as_a_user(step))
         if "vm" in step.needs:
@@ -71,6 +73,7 @@ def rules_of_the_page() -> Iterator[None]:
     text = page_named("polkit.md").read_text()
     written = RULES.with_suffix(".new")
     written.write_text("\n".join(re.findall(r"^```js\n((?:.*\n)*?)```$", text, re.MULTILINE)))
+    host.run("systemctl", "start", "polkit.service")
     with host.journal("polkit.service") as lines:
         written.rename(RULES)
         next(line for line in lines if "Finished loading" in line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator
 
 import host
@@ -62,19 +63,29 @@ async def test_a_disk_that_dies_during_an_import_loses_nothing(disk: Disk) -> No
     image's size is known.
     """
     pid = host.unit("MainPID")
-    host.IMAGES.mkdir(parents=True, exist_ok=True)
-    image = host.IMAGES / "caught.raw"
-    image.write_bytes(os.urandom(64 * MIB))
+    first, second = os.urandom(32 * MIB), os.urandom(32 * MIB)
     async with Client.connect("system") as client:
         kept = await client.manager.create_volume("kept", MIB)
         host.write(kept.device, b"still here")
         host.run("zpool", "sync", SMALL)
-        job = await client.manager.import_image("caught", str(image))
+        reading, writing = os.pipe()
+        suspended = threading.Event()
+
+        def feed() -> None:
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(first)
+                suspended.wait()
+                pipe.write(second)
+
+        threading.Thread(target=feed, daemon=True).start()
+        job = await client.manager.import_image("caught", reading, size=64 * MIB, format="raw")
+        os.close(reading)
         async for progress in job:
             if progress.bytes_done:
                 break
         disk.die()
         await health(client, "SUSPENDED")
+        suspended.set()
         with pytest.raises(PoolUnavailable):
             await client.manager.create_volume("impossible", MIB)
         assert (await job.refresh())["State"] == "running"
@@ -83,8 +94,7 @@ async def test_a_disk_that_dies_during_an_import_loses_nothing(disk: Disk) -> No
         await job.wait()
         await health(client, "ONLINE")
         imported = await client.manager.volume("caught")
-        assert host.read(imported.device, 64 * MIB) == image.read_bytes()
-        image.unlink()
+        assert host.read(imported.device, 64 * MIB) == first + second
         assert host.read((await client.manager.volume("kept")).device, 10) == b"still here"
         assert host.run("zpool", "list", "-H", "-o", "health", SMALL) == "ONLINE"
     assert host.unit("MainPID") == pid

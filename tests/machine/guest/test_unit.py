@@ -53,7 +53,8 @@ async def test_stopping_during_an_import_ends_it_cleanly(client: Client) -> None
         async for progress in job:
             if progress.bytes_done:
                 break
-        host.run("systemctl", "stop", UNIT)
+        with host.stirring():
+            host.run("systemctl", "stop", UNIT)
     finally:
         os.close(reading)  # the service has its own
         feeding.join()

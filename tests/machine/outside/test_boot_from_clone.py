@@ -15,7 +15,7 @@ from tests.machine import qemu, small_debian
 from tests.machine.machine import Machine
 
 IMAGES = "/var/lib/mvirt/images"
-BOOT_SECONDS = 180
+BOOT_SECONDS = 900
 CLONE = f"""
 set -e
 mvirt-zfsctl import --template debian {IMAGES}/disk.qcow2 >&2

@@ -77,9 +77,9 @@ async def test_a_volume_that_waits_for_udev_is_not_shown_and_holds_nobody_up(
     with host.udev_standing_still():
         asked = new(dataset_id=store.new_id())
         making = asyncio.create_task(store.create_volume(asked))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):  # the store waits for 30
             # There is no event to wait for: the kernel is asked, as an administrator would.
-            while asked.id not in host.datasets(root):  # noqa: ASYNC110
+            while asked.id not in await asyncio.to_thread(host.datasets, root):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             assert set((await store.scan()).volumes) == {other.id}
     assert (await making).id == asked.id
@@ -133,8 +133,9 @@ async def test_volumes_keep_what_they_were_made_with_when_the_root_says_otherwis
 
     host.run("zfs", "set", "volmode=dev", root)
     again = await store.create_volume(new(dataset_id=store.new_id()))
+    following.cancel()
+    await asyncio.wait([following])
     await store.close()
-    await following
     host.run("zfs", "set", "snapdev=visible", root)
     await restarted(root, tmp_path / "again")
     assert host.get("snapdev", f"{root}/{again.id}") == "hidden"
