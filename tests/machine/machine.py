@@ -12,7 +12,6 @@ import select
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import tarfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from tests.machine import checkout, qemu
 from tests.machine.image import Image
+from tests.ports import held_ports
 
 CHECKOUT = Path(__file__).parents[2]
 GUEST_CHECKOUT = "/root/mvirt"
@@ -62,25 +62,25 @@ class Machine:
         began = time.monotonic()
         names = ["root", *EXTRA_DISKS]
         disks = [qemu.Disk(name, self.directory / f"{name}.img") for name in names]
-        port = _free_port()
-        (self.directory / "ssh_port").write_text(str(port))
         kernel = qemu.Kernel(self.directory / "vmlinuz", self.directory / "initrd.img")
         reading, writing = os.pipe()
         try:
-            command = qemu.command(
-                kernel,
-                disks,
-                accelerator=qemu.accelerator(kernel),
-                console=self.directory / "console.log",
-                journal=self.directory / "journal.log",
-                status=writing,
-                ssh_port=port,
-                processors=self.processors,
-            )
-            command += ["-daemonize", "-pidfile", str(self._pid)]
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, pass_fds=[writing], check=False
-            )
+            with held_ports(1) as [port]:
+                (self.directory / "ssh_port").write_text(str(port))
+                command = qemu.command(
+                    kernel,
+                    disks,
+                    accelerator=qemu.accelerator(kernel),
+                    console=self.directory / "console.log",
+                    journal=self.directory / "journal.log",
+                    status=writing,
+                    ssh_port=port,
+                    processors=self.processors,
+                )
+                command += ["-daemonize", "-pidfile", str(self._pid)]
+                done = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, pass_fds=[writing], check=False
+                )
         finally:
             os.close(writing)
         if done.returncode:
@@ -277,10 +277,3 @@ class Machine:
             return ""
         last = text.splitlines()[-lines:]
         return "\n".join([f"--- the last lines of {name}", *last]) if last else ""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

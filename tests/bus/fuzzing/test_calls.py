@@ -102,7 +102,8 @@ class Fuzz:
             paths = [path for path in objects if "/pool/" not in path]
             if not paths:
                 return
-            await asyncio.gather(*(self._delete(path) for path in paths))
+            # Not all at once: one caller may have 256 calls under way.
+            await asyncio.gather(*(self._delete(path) for path in paths[:100]))
 
     async def _delete(self, path: str) -> None:
         kind = path.split("/")[-2]

@@ -308,7 +308,10 @@ async def test_ten_thousand_pipelined_calls_are_answered_and_nobody_is_kept_wait
 ) -> None:
     turns = 0
     await ask(ROOT, HOUSE, "Echo", "s", "")  # from now on it is known whose calls they are
-    calls = [asyncio.create_task(ask(ROOT, HOUSE, "Echo", "s", str(n))) for n in range(10_000)]
+    calls = [
+        asyncio.create_task(ask(ROOT, HOUSE, "Echo", "s", str(n), timeout=None))
+        for n in range(10_000)
+    ]
 
     async def somebody_else() -> None:
         nonlocal turns

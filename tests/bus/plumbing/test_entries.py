@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ values = st.one_of(
     st.lists(texts, max_size=3).map(lambda value: variant("as", value)),
     st.dictionaries(texts, texts, max_size=3).map(lambda value: variant("a{ss}", value)),
 )
-names = st.from_regex(r"\A[A-Za-z_]{1,20}\Z")
+names = st.text(string.ascii_letters + "_", min_size=1, max_size=20)
 objects = st.dictionaries(
     names.map("/org/{}".format),
     st.dictionaries(names.map("org.{}".format), st.dictionaries(names, values, max_size=4)),

@@ -122,7 +122,10 @@ async def test_one_users_connections_share_a_bound_and_another_has_his_own(
 
 
 @pytest.mark.usefixtures("strangers")
-async def test_a_few_reads_of_a_user_look_at_the_pool_at_a_time(toy: Toy, ask: Ask) -> None:
+async def test_a_few_reads_of_a_user_look_at_the_pool_at_a_time(
+    toy: Toy, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "BURST", 1000.0)
     async with asyncio.TaskGroup() as waiting:
         for _ in range(3 * users.READS_PER_USER):
             waiting.create_task(ask(ROOT, HOUSE, "Wait"))

@@ -258,7 +258,7 @@ async def test_closing_does_not_wait_for_a_bus_that_reads_nothing(
     connection.send(Message.new_signal("/", HOUSE, "Big", "ay", [bytes(10_000_000)]))
     await connection.close()
     bus_daemon.resume()
-    assert open_fds() == before
+    assert not open_fds() - before
 
 
 def test_variants_are_unpacked_at_every_depth() -> None:

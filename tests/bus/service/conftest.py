@@ -81,15 +81,15 @@ def ctl(service: ServiceProcess) -> Ctl:
 
 @pytest.fixture
 async def slow_url() -> AsyncIterator[str]:
-    """An image over HTTP that never ends on its own, and tells when somebody reads it."""
+    """An image over HTTP that takes most of an hour."""
 
     async def slow(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(64 * MIB)})
         await response.prepare(request)
         try:
             while True:
-                await response.write(b"\xeb" * 65536)
-                await asyncio.sleep(0.02)
+                await response.write(b"\xeb" * 4096)
+                await asyncio.sleep(0.2)
         except ConnectionError:
             return response
 

@@ -7,11 +7,12 @@ import getpass
 import os
 import shlex
 import shutil
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ports import held_ports
 
 _SSHD = "/usr/sbin/sshd"
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
@@ -38,17 +39,17 @@ async def machine_with(bus_address: str, folder: Path) -> AsyncIterator[Machine]
     )
     for key in ("host-key", "user-key"):
         await _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key)
-    port = _free_port()
-    public = (folder / "host-key.pub").read_text()
-    (folder / "known-hosts").write_text(f"[127.0.0.1]:{port} {public}")
-    (folder / "ssh-config").write_text(
-        f"IdentityFile {folder}/user-key\n"
-        f"IdentitiesOnly yes\nUserKnownHostsFile {folder}/known-hosts\n"
-    )
     _program(ours / "ssh", f'exec /usr/bin/ssh -F {folder}/ssh-config -o BatchMode=yes "$@"')
     environment = os.environ | {"PATH": f"{ours}:{os.environ['PATH']}", "TERM": "xterm"}
-    async with _sshd(folder, port, path=f"{theirs}:/usr/bin:/bin"):
-        yield Machine(f"{getpass.getuser()}@127.0.0.1:{port}", environment, bridge)
+    with held_ports(1) as [port]:
+        public = (folder / "host-key.pub").read_text()
+        (folder / "known-hosts").write_text(f"[127.0.0.1]:{port} {public}")
+        (folder / "ssh-config").write_text(
+            f"IdentityFile {folder}/user-key\n"
+            f"IdentitiesOnly yes\nUserKnownHostsFile {folder}/known-hosts\n"
+        )
+        async with _sshd(folder, port, path=f"{theirs}:/usr/bin:/bin"):
+            yield Machine(f"{getpass.getuser()}@127.0.0.1:{port}", environment, bridge)
 
 
 @asynccontextmanager
@@ -85,12 +86,6 @@ def _program(path: Path, line: str) -> Path:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
     return path
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
 
 
 async def _run(*command: str | Path) -> None:

@@ -72,7 +72,7 @@ async def test_a_second_ctrl_c_leaves_an_import_running(ctl: Ctl, slow_url: str)
 
 async def test_ctrl_c_of_an_import_from_a_pipe_cancels_without_a_question(ctl: Ctl) -> None:
     """What it is piped from stays: were it to end too, the import might be done before it hears."""
-    source = "(trap '' INT; exec cat /dev/zero)"
+    source = "(trap '' INT; while head -c 1M /dev/zero; do sleep 0.05; done)"
     command = f"{source} | {' '.join(ctl.command)} import disk - --size 4G --format raw"
     async with terminal("bash", "-c", command, environment=ctl.environment) as shown:
         await shown.until("downloading")

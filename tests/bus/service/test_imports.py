@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,7 @@ async def test_progress_is_real_and_the_last_is_exact(client: Client, server: st
     async with client.signals() as heard:
         job = await client.manager("ImportVolume", "ssa{sv}", "web", f"{server}/slow/", {})
         seen: dict[str, Any] = {}
-        while seen.get("BytesDone", 0) < 16384:
+        while seen.get("BytesDone", 0) < 16384 or not seen.get("Rate"):
             message = await heard.get()
             if message.member == "PropertiesChanged" and message.path == job:
                 seen |= unpacked(message.body[1])
@@ -128,13 +130,12 @@ async def test_progress_is_real_and_the_last_is_exact(client: Client, server: st
 
 async def test_progress_is_told_at_most_four_times_a_second(client: Client, server: str) -> None:
     async with client.signals("PropertiesChanged") as heard:
+        began = time.monotonic()
         job = await client.manager("ImportVolume", "ssa{sv}", "web", f"{server}/slow/", {})
-        loop = asyncio.get_running_loop()
-        moments = []
-        while len(moments) < 9:
-            if (await heard.get()).path == job:
-                moments.append(loop.time())
-        assert moments[-1] - moments[0] > 1.9
+        for _ in range(9):
+            while (await heard.get()).path != job:
+                pass
+        assert time.monotonic() - began > 1.9
         await client.call(job, JOB, "Cancel", "a{sv}", {})
 
 
@@ -208,11 +209,19 @@ async def test_fds_of_refused_imports_are_closed(client: Client, service: Servic
     assert service.process
     folder = Path(f"/proc/{service.process.pid}/fd")
     await client.manager("ListJobs", "a{sv}", {})
-    before = sum(1 for _ in folder.iterdir())
+
+    def pipes() -> int:
+        found = 0
+        for fd in folder.iterdir():
+            with suppress(FileNotFoundError):  # closed by now
+                found += str(fd.readlink()).startswith("pipe:")
+        return found
+
+    before = pipes()
     for _ in range(20):
         reader, writer = os.pipe()
         with pytest.raises(Exception, match="1 to 128"):
             await client.manager("ImportVolumeFromFd", "sha{sv}", "", 0, {}, fds=[reader])
         os.close(reader)
         os.close(writer)
-    assert sum(1 for _ in folder.iterdir()) == before
+    assert pipes() == before

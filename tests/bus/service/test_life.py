@@ -157,7 +157,6 @@ def notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notifi
         receiver.setblocking(False)
         receiver.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        monkeypatch.setenv("WATCHDOG_USEC", "200000")
         yield Notified(receiver)
 
 
@@ -190,8 +189,13 @@ async def test_sighup_reads_the_configuration_again(
 
 
 async def test_systemd_is_told_when_it_is_ready_alive_and_stopping(
-    bus_address: str, directory: Path, connected: Client, notified: Notified
+    bus_address: str,
+    directory: Path,
+    connected: Client,
+    notified: Notified,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "200000")
     service = ServiceProcess(bus_address, directory)
     await service.start(connected.connection)
     assert b"STATUS=" in await notified.until(b"READY=1")

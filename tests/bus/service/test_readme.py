@@ -71,7 +71,7 @@ async def test_the_commands_of_the_readme_work_one_after_the_other(
 async def begins(command: str, bus_address: str) -> None:
     process = await asyncio.create_subprocess_shell(
         f"exec {command}",
-        env=os.environ | {"DBUS_SESSION_BUS_ADDRESS": bus_address},
+        env=os.environ | {"DBUS_SESSION_BUS_ADDRESS": bus_address, "LC_ALL": "C"},
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout
