@@ -46,6 +46,7 @@ class HungFiles:
         self.hanging = threading.Event()
         self._content = content
         self._pending: list[bytes] = []
+        self._lock = threading.Lock()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         self._stop, self._stopper = os.pipe()
@@ -62,7 +63,8 @@ class HungFiles:
 
     def go_on(self) -> None:
         """Everybody who waits gets the answer after all."""
-        self.hung = set()
+        with self._lock:
+            self.hung = set()
         while self._pending:
             self._reply(self._pending.pop())
 
@@ -84,12 +86,18 @@ class HungFiles:
             except OSError:
                 continue
             (opcode,) = struct.unpack_from("I", request, 4)
-            if opcode in self.hung and self._concerns(request):
-                self._pending.append(request)
-                self.waited_for.add(opcode)
-                self.hanging.set()
-            elif opcode not in _NO_REPLY:
+            if not self._keeps(opcode, request) and opcode not in _NO_REPLY:
                 self._reply(request)
+
+    def _keeps(self, opcode: int, request: bytes) -> bool:
+        """Whether it is to wait; who lets everything go on finds all that do."""
+        with self._lock:
+            if opcode not in self.hung or not self._concerns(request):
+                return False
+            self._pending.append(request)
+        self.waited_for.add(opcode)
+        self.hanging.set()
+        return True
 
     def _reply(self, request: bytes) -> None:
         _, opcode, unique, node = struct.unpack_from("IIQQ", request)

@@ -63,7 +63,15 @@ def test_a_call_that_outlives_its_loop_is_undone() -> None:
     assert undone.wait(60)
 
 
+def all_ended() -> None:
+    """Waits for the threads of calls that may have told of their ends already."""
+    for thread in threading.enumerate():
+        if thread.name == "bounded":
+            thread.join()
+
+
 async def test_no_more_calls_hang_at_a_time_than_there_are_threads_for() -> None:
+    all_ended()
     go_on = threading.Event()
     hanging = [
         asyncio.create_task(bounded(go_on.wait, seconds=60, undo=lambda _: None))
@@ -74,4 +82,5 @@ async def test_no_more_calls_hang_at_a_time_than_there_are_threads_for() -> None
         await bounded(lambda: 5, seconds=60, undo=lambda _: None)
     go_on.set()
     assert all(await asyncio.gather(*hanging))
+    all_ended()
     assert await bounded(lambda: 5, seconds=60, undo=lambda _: None) == 5

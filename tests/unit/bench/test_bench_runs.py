@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,28 @@ MIB = 1 << 20
 ROOT = Path(__file__).parents[3]
 
 
-def test_a_command_is_measured_with_its_children():
-    child = f"{sys.executable} -c 'b = bytearray(200 << 20); sum(range(3_000_000))'"
+LARGE = """
+import sys, time
+from pathlib import Path
+b = bytearray(200 << 20)
+sum(range(3_000_000))
+end = time.monotonic() + 60
+while not Path(sys.argv[1]).exists() and time.monotonic() < end:
+    time.sleep(0.01)
+"""
+
+
+def test_a_command_is_measured_with_its_children(monkeypatch, tmp_path):
+    peak = proc.peak
+
+    def look(pid):
+        found = peak(pid)
+        if found >= 200 * MIB:
+            (tmp_path / "seen").touch()
+        return found
+
+    monkeypatch.setattr(proc, "peak", look)
+    child = shlex.join([sys.executable, "-c", LARGE, str(tmp_path / "seen")])
     found = commands.measured(commands.shell(f"{child}; true"))
     assert found.seconds >= found.user > 0
     assert 200 * MIB <= found.memory < 400 * MIB

@@ -22,9 +22,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def kernel(directory: int, relative: str) -> int | str:
     """The inode, or the errno's name, as openat2(2) answers with RESOLVE_BENEATH."""
     how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, 0x08 | 0x02)
-    fd = _libc.syscall(437, directory, relative.encode(), how, len(how))
-    if fd < 0:
-        return errno.errorcode[ctypes.get_errno()]
+    number = errno.EAGAIN  # something, somewhere, was renamed while it went through ``..``
+    while number == errno.EAGAIN:
+        fd = _libc.syscall(437, directory, relative.encode(), how, len(how))
+        number = ctypes.get_errno() if fd < 0 else 0
+    if number:
+        return errno.errorcode[number]
     try:
         return os.fstat(fd).st_ino
     finally:

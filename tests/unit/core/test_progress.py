@@ -56,14 +56,21 @@ def test_the_rate_is_never_negative(steps: list[tuple[float, int]]) -> None:
 
 async def test_clients_are_told_in_measure_and_the_last_report_is_exact() -> None:
     told: list[Job] = []
-    progress = Progress(JOB, told.append)
+    twice = asyncio.Event()
+
+    def tell(job: Job) -> None:
+        told.append(job)
+        if len(told) == 2:
+            progress.report(Phase.WRITING, 1000, 1000)
+            twice.set()
+
+    progress = Progress(JOB, tell)
     progress.begin()
     for done in range(1000):
         progress.report(Phase.WRITING, done, 1000)
     assert [job.state for job in told] == [JobState.RUNNING]
-    await asyncio.sleep(progress_module.INTERVAL * 1.2)
+    await twice.wait()
     assert [job.bytes_done for job in told] == [0, 999]
-    progress.report(Phase.WRITING, 1000, 1000)
     assert progress.close().bytes_done == 1000
     await asyncio.sleep(progress_module.INTERVAL * 1.2)
     assert len(told) == 2

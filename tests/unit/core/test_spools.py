@@ -34,7 +34,7 @@ def all_spools(tmp_path: Path) -> Spools:
 async def importing(all_spools: Spools, size: int, written: asyncio.Event) -> None:
     async with all_spools.of_import() as open_spool:
         fd = await open_spool()
-        os.pwrite(fd, b"x" * size, 0)
+        os.pwrite(fd, os.urandom(size), 0)  # a file system may compress
         os.close(fd)  # as who gets it does; it is counted all the same
         written.set()
         await asyncio.Event().wait()

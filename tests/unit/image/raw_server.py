@@ -94,12 +94,10 @@ async def raw_server(
     *answers: Answer | bytes, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[RawServer]:
     server = RawServer(*answers)
-    tasks: set[asyncio.Task[None]] = set()
+    connections: list[tuple[asyncio.Task[None], asyncio.StreamWriter]] = []
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(server.handle(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        connections.append((asyncio.create_task(server.handle(reader, writer)), writer))
 
     listening = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     port = listening.sockets[0].getsockname()[1]
@@ -108,7 +106,9 @@ async def raw_server(
         yield server
     finally:
         listening.close()
-        for task in tasks:
+        for task, writer in connections:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait([task])
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()

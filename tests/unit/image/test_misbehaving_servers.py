@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from open_fds import open_fds
 
 from mvirt_zfs_dbus.errors import DownloadFailed, Error, Truncated
+from mvirt_zfs_dbus.image.download import download
 
 from .raw_server import Connection, RawServer, Request, head, raw_server
 from .test_download import fetched
@@ -280,15 +282,29 @@ async def test_a_body_that_goes_on_without_a_byte_is_given_up(first, again):
             await get(server, stall_timeout=0.5)
 
 
-async def test_a_slow_body_is_no_stalled_one():
+async def test_a_slow_body_is_no_stalled_one(monkeypatch):
+    """By a clock that goes on between two bytes alone, however long this process is stopped."""
+    seconds = 0.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: seconds)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    body = b""
+
     async def answer(connection: Connection, _: Request) -> None:
+        nonlocal seconds, body
         await connection.send(head(200, Content_Length=40))
         for _ in range(40):
+            seconds += 0.3
             await connection.send(b"x")
-            await asyncio.sleep(0.02)
+            body += await asyncio.to_thread(os.read, reading, 40)
 
     async with raw_server(answer) as server:
-        assert await get(server, stall_timeout=0.4) == b"x" * 40
+        try:
+            await download(f"{server.url}/image", writing, lambda _: None, stall_timeout=0.4)
+        finally:
+            os.close(writing)
+    os.close(reading)
+    assert body == b"x" * 40
 
 
 # Redirects

@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from mvirt_zfs_dbus.errors import DownloadFailed
 from mvirt_zfs_dbus.image.download import download
 
 BODY = random.Random(8).randbytes(4 << 20)
+Meanwhile = Callable[[], Awaitable[None]]
 
 EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
 CONFIGURATION = """
@@ -39,7 +40,6 @@ http {{
         ssl_certificate_key {folder}/key;
         root {folder}/www;
         access_log {folder}/asked asked;
-        location /slow/ {{ alias {folder}/www/; limit_rate 2m; }}
         location /private/ {{
             alias {folder}/www/; auth_basic images; auth_basic_user_file {folder}/users;
         }}
@@ -121,52 +121,37 @@ async def nginx(tmp_path: Path) -> AsyncIterator[Nginx]:
     await server.stop()
 
 
-class Fetch:
-    """A download whose bytes are counted while they come."""
+@pytest.fixture
+def large(nginx: Nginx) -> Iterator[bytes]:
+    """The image, when it is too large to be on its way as a whole while nobody takes it.
 
-    def __init__(self, url: str) -> None:
-        self.body = b""
-        self._url = url
-        self._came = asyncio.Event()
-
-    async def run(self, meanwhile: Callable[[], object] | None = None, after: int = 0) -> bytes:
-        """``meanwhile`` happens once so many bytes are there; it may be a coroutine function."""
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        os.set_blocking(reading, False)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(reading, self._read, reading)
-        try:
-            await asyncio.gather(self._download(writing), self._then(meanwhile, after))
-        finally:
-            loop.remove_reader(reading)
-            self._read(reading)
-            os.close(reading)
-        return self.body
-
-    async def _then(self, meanwhile: Callable[[], object] | None, after: int) -> None:
-        while len(self.body) < after:
-            self._came.clear()
-            await self._came.wait()
-        happening = meanwhile() if meanwhile else None
-        if asyncio.iscoroutine(happening):
-            await happening
-
-    async def _download(self, writing: int) -> None:
-        try:
-            await download(self._url, writing, lambda _: None, stall_timeout=30, retry_delay=0.05)
-        finally:
-            os.close(writing)
-
-    def _read(self, reading: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(reading, 1 << 20):
-                self.body += data
-        self._came.set()
+    Where Linux lets buffers grow furthest, the two of a connection have 32 and 4 MiB (tcp(7)).
+    """
+    body = random.Random(9).randbytes(48 << 20)
+    nginx.image.write_bytes(body)
+    yield body
+    nginx.image.unlink()
 
 
-async def get(url: str) -> bytes:
-    return await Fetch(url).run()
+async def get(url: str, meanwhile: Meanwhile | None = None, after: int = 0) -> bytes:
+    """``meanwhile`` happens once so many bytes are there, and until it is over none is taken."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    taking = asyncio.create_task(take(reading, meanwhile, after))
+    try:
+        await download(url, writing, lambda _: None, stall_timeout=30, retry_delay=0.05)
+    finally:
+        os.close(writing)
+        body = await taking
+    return body
+
+
+async def take(reading: int, meanwhile: Meanwhile | None, after: int) -> bytes:
+    with open(reading, "rb") as pipe:
+        body = await asyncio.to_thread(pipe.read, after)
+        if meanwhile:
+            await meanwhile()
+        return body + await asyncio.to_thread(pipe.read)
 
 
 async def test_a_file_arrives_whole(nginx: Nginx) -> None:
@@ -174,7 +159,9 @@ async def test_a_file_arrives_whole(nginx: Nginx) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_restart_in_the_middle_costs_no_byte(nginx: Nginx, how: signal.Signals) -> None:
+async def test_a_restart_in_the_middle_costs_no_byte(
+    nginx: Nginx, large: bytes, how: signal.Signals
+) -> None:
     async def restart() -> None:
         workers = worker_of(nginx)
         await nginx.stop(how)
@@ -183,7 +170,7 @@ async def test_a_restart_in_the_middle_costs_no_byte(nginx: Nginx, how: signal.S
                 os.kill(worker, how)
         await nginx.start()
 
-    assert await Fetch(f"{nginx.url}/slow/image").run(restart, after=1 << 20) == BODY
+    assert await get(f"{nginx.url}/image", restart, after=1 << 20) == large
     assert (await nginx.asked())[-1].startswith("206 bytes=")
 
 
@@ -193,24 +180,27 @@ def worker_of(nginx: Nginx) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-async def test_a_file_replaced_in_the_middle_of_a_restart_is_noticed(nginx: Nginx) -> None:
+async def test_a_file_replaced_in_the_middle_of_a_restart_is_noticed(
+    nginx: Nginx, large: bytes
+) -> None:
     async def replace() -> None:
         await nginx.stop()
-        nginx.image.with_name("new").write_bytes(BODY[::-1])
+        nginx.image.with_name("new").write_bytes(large[::-1])
         nginx.image.with_name("new").rename(nginx.image)
         os.utime(nginx.image, (0, 0))  # nginx's ETag is made of the time and the size
         await nginx.start()
 
     with pytest.raises(DownloadFailed, match="the server had another file"):
-        await Fetch(f"{nginx.url}/slow/image").run(replace, after=1 << 20)
+        await get(f"{nginx.url}/image", replace, after=1 << 20)
 
 
+@pytest.mark.usefixtures("large")
 async def test_a_file_that_shrinks_in_the_middle_is_noticed(nginx: Nginx) -> None:
-    def cut() -> None:
+    async def cut() -> None:
         os.truncate(nginx.image, 2 << 20)
 
     with pytest.raises(DownloadFailed, match=r"the server had another file|answered 416"):
-        await Fetch(f"{nginx.url}/slow/image").run(cut, after=1 << 20)
+        await get(f"{nginx.url}/image", cut, after=1 << 20)
 
 
 async def test_the_systems_certificates_decide(

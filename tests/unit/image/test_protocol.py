@@ -144,6 +144,7 @@ async def test_the_daemons_end_waits_without_blocking(pair):
 
 async def test_the_daemons_end_waits_for_room(pair):
     ours, theirs = pair
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     connection = channel.AsyncConnection(ours)
     sent = 0
 

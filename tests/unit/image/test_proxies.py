@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ssl
 import subprocess
 from pathlib import Path
@@ -52,9 +53,14 @@ def tunnel(port: str):
                 await target.drain()
             target.close()
 
-        await asyncio.gather(
-            pass_on(connection._reader, writer), pass_on(reader, connection.writer)
-        )
+        try:
+            await asyncio.gather(
+                pass_on(connection._reader, writer), pass_on(reader, connection.writer)
+            )
+        finally:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     return answer
 

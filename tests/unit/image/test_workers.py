@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import lzma
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -45,7 +46,10 @@ from .test_download import BODY, Server, serving
 
 
 @pytest.fixture
-async def workers():
+async def workers(monkeypatch):
+    # A resolver that answers nothing is waited for, for 20 seconds and more.
+    monkeypatch.setenv("RES_OPTIONS", "timeout:1 attempts:1")
+    monkeypatch.setenv("LOCALDOMAIN", "")
     workers = Workers(stall_timeout=20)
     await workers.start()
     before = open_fds()
@@ -115,6 +119,12 @@ class Import:
 
 
 @pytest.fixture
+def patient(monkeypatch):
+    """A busy machine takes its time to bury what was killed."""
+    monkeypatch.setattr(children, "_GRACE", 30)
+
+
+@pytest.fixture
 def task(tmp_path, workers):
     return Import(tmp_path, workers)
 
@@ -140,7 +150,7 @@ def endless():
 
 
 async def test_a_raw_file_is_imported(task, tmp_path):
-    image = os.urandom(3_000_001)
+    image = random.Random(3).randbytes(3_000_001)
     (tmp_path / "image").write_bytes(image)
     with opened(tmp_path / "image") as source:
         info, outcome = await task.run(source, algorithm="sha256")
@@ -287,6 +297,7 @@ async def test_a_refused_image_does_not_wait_for_its_download(task, server):
             await conversion.probe()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_downloader_that_dies_is_the_error(task, server):
     async with task.begin(UrlSource(f"{server.url}/silent")) as conversion:
         probing = asyncio.create_task(conversion.probe())
@@ -296,6 +307,7 @@ async def test_a_downloader_that_dies_is_the_error(task, server):
             await probing
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_converter_that_dies_is_one_failed_import(task):
     with endless() as (source, _):
         async with task.begin(source) as conversion:
@@ -307,6 +319,7 @@ async def test_a_converter_that_dies_is_one_failed_import(task):
             assert type(caught.value) is Error
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_converter_that_died_before_it_was_asked_is_found_out(task, tmp_path):
     (tmp_path / "image").write_bytes(b"x" * 1000)
     with opened(tmp_path / "image") as source:
@@ -459,14 +472,11 @@ async def test_a_worker_that_does_not_start_is_an_error(monkeypatch):
 async def test_a_worker_that_takes_too_long_to_start_is_an_error(monkeypatch):
     monkeypatch.setattr(children, "START_TIMEOUT", 0.05)
     monkeypatch.setattr(children, "_STOP_TIMEOUT", 0.05)
-    real = children._spawn
 
-    def stopped(fd: int):
-        process = real(fd)
-        process.send_signal(signal.SIGSTOP)
-        return process
+    def silent(fd: int):
+        return subprocess.Popen(["sleep", "infinity"], pass_fds=[fd])
 
-    monkeypatch.setattr(children, "_spawn", stopped)
+    monkeypatch.setattr(children, "_spawn", silent)
     with pytest.raises(Error, match="did not start"):
         await Workers().start()
     assert descendants() == set()

@@ -684,9 +684,10 @@ async def test_what_the_system_says_reaches_the_caller_as_one_of_our_errors(
 
 def test_what_fails_after_its_caller_was_cancelled_is_no_stray_exception(path: Path) -> None:
     stray: list[object] = []
-    go_on = threading.Event()
+    began, go_on = threading.Event(), threading.Event()
 
     def fail() -> None:
+        began.set()
         go_on.wait(10)
         raise NotFound("gone")
 
@@ -696,7 +697,7 @@ def test_what_fails_after_its_caller_was_cancelled_is_no_stray_exception(path: P
         store = DirectoryStore(path)
         await store.start()
         calling = asyncio.create_task(store._do(fail))
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(began.wait, 60)
         calling.cancel()
         await asyncio.sleep(0.1)
         assert not calling.done()

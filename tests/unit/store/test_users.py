@@ -56,5 +56,6 @@ def test_a_process_whose_file_system_does_not_answer_holds_nobody_up(
             for thread in threading.enumerate():
                 if thread.name == "users":
                     thread.join()
+            monkeypatch.undo()
             assert users_of(disk.stat()) == []
             holder.communicate(b"\n")
