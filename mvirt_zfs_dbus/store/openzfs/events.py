@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _HISTORY: Final = "sysevent.fs.zfs.history_event"
 _ENDED: Final = frozenset({"sysevent.fs.zfs.pool_export", "sysevent.fs.zfs.pool_destroy"})
 _IMPORTED: Final = "sysevent.fs.zfs.pool_import"
+_BEGUN: Final = frozenset({_IMPORTED, "sysevent.fs.zfs.pool_create"})
 _RENAMED: Final = "rename"
 _OF_ONE_DATASET: Final = frozenset(
     {"create", "clone", "destroy", "snapshot", "set", "inherit", "rollback", "clone swap"}
@@ -40,8 +41,8 @@ _GATHER: Final = 0.05
 """Seconds without a further event after which those that came are told."""
 _LONGEST: Final = 0.5
 """Seconds that a watcher waits for that at most."""
-_UNTIL_GONE: Final = 5.0
-"""Seconds that an export may take after its event, which comes before it is done."""
+_UNTIL_GONE: Final = 300.0
+"""Seconds that an export may take after its event, which comes before what is cached is written."""
 _RESTART: Final = 1.0
 """Seconds before ``zpool events`` is started again should it end."""
 
@@ -60,6 +61,11 @@ class Event:
     @property
     def imported(self) -> bool:
         return self.kind == _IMPORTED
+
+    @property
+    def begun(self) -> bool:
+        """The pool was imported or created."""
+        return self.kind in _BEGUN
 
     @property
     def ended(self) -> bool:
@@ -160,6 +166,7 @@ class Follower:
         self._owed: set[str] = set()
         """What happened something to while it was kept aside."""
         self._task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     @contextmanager
     def aside(self, dataset_id: str) -> Iterator[None]:
@@ -180,11 +187,11 @@ class Follower:
 
     async def close(self) -> None:
         self.watchers.close()
-        if self._task is not None:
-            self._task.cancel()
+        for task in filter(None, (self._task, self._ending)):
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+                await task
+        self._task = self._ending = None
 
     async def _follow(self) -> None:
         while True:
@@ -221,8 +228,10 @@ class Follower:
         changed = event.changed(self._root)
         if changed is not None:
             self._changed(changed)
-        if event.ended:
-            await self._wait_for_end()
+        if event.ended or event.begun:
+            if self._ending is not None:
+                self._ending.cancel()
+            self._ending = asyncio.create_task(self._end()) if event.ended else None
         if event.is_inherited_by(self._root):
             self._on_inherited()
         if event.imported:
@@ -232,12 +241,19 @@ class Follower:
                 _log.warning("the pool came back, but: %s", error)
         if event.dataset in self._aside:
             self._owed.add(event.dataset)
-        else:
+        elif self._ending is None:
             self.watchers.tell()
 
-    async def _wait_for_end(self) -> None:
-        """An export is told before it is done, and nothing tells its end."""
+    async def _end(self) -> None:
+        """Tell all when the pool is gone: an export is told before it is done, and its end never.
+
+        That may be long ago: ``zpool events`` begins with what the kernel remembers. So the events
+        after it are read meanwhile, and one of them says that the pool is back.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(_UNTIL_GONE):
                 while zpool.health(self._pool) != zpool.UNAVAILABLE:  # noqa: ASYNC110
                     await asyncio.sleep(_GATHER)
+        self._ending = None
+        self._changed(THE_POOL)
+        self.watchers.tell()

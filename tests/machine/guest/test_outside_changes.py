@@ -63,10 +63,12 @@ async def shell(*command: str) -> float:
         while True:
             host.run("udevadm", "settle")
             process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
-            _, said = await process.communicate()
-            if process.returncode == 0:
-                return time.monotonic()
-            assert b"busy" in said, said.decode()
+            assert process.stderr is not None
+            status, ended = await process.wait(), time.monotonic()
+            said = (await process.stderr.read()).decode()
+            if status == 0:
+                return ended
+            assert "busy" in said, said
 
 
 @pytest.fixture
@@ -211,6 +213,8 @@ def mirror(tmp_path: Path) -> Iterator[list[str]]:
             file.truncate(256 * MIB)
     paths = [str(half) for half in halves]
     host.run("zpool", "create", "-O", "mountpoint=none", "twins", "mirror", *paths)
+    host.run("zpool", "export", "twins")  # the kernel remembers that, and tells the service
+    host.run("zpool", "import", "-d", tmp_path, "twins")
     with host.serving("twins"):
         yield paths
     subprocess.run(["zpool", "import", "-d", str(tmp_path), "twins"], check=False)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvirt_zfs_dbus.store.openzfs.events import ANYTHING, THE_POOL, Event, Reader
+from mvirt_zfs_dbus.store.openzfs import zpool
+from mvirt_zfs_dbus.store.openzfs.events import ANYTHING, THE_POOL, Event, Follower, Reader
 
 RECORDED = b"""\
 Nov 23 2026 05:50:17.728000000\tsysevent.fs.zfs.history_event
@@ -148,3 +152,84 @@ def test_a_disk_that_comes_or_goes_changes_no_dataset() -> None:
 def test_lost_events_are_noticed() -> None:
     (event, *_) = Reader().feed(b"dropped 7 events\n" + RECORDED)
     assert event.changed("tank/vm") == ANYTHING
+
+
+class Pool:
+    """A double of ``zpool events`` and of the pool's health, and a store that follows it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.health = "ONLINE"
+        self.touched: asyncio.Queue[str] = asyncio.Queue()
+        self.told = asyncio.Event()
+        self._printed = folder / "events"
+        self._printed.touch()
+        program = folder / "zpool"
+        program.write_text(f"#!/bin/sh\nexec tail -n +1 -f {self._printed}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(zpool, "executable", lambda name: str(program))
+        monkeypatch.setattr(zpool, "health", lambda pool: self.health)
+        self.follower = Follower("tank", self._changed, self._imported, lambda: None)
+
+    def _changed(self, what: str) -> None:
+        self.touched.put_nowait(what)
+
+    async def _imported(self) -> None:
+        self.touched.put_nowait("imported")
+
+    async def count(self) -> None:
+        async for _ in self.follower.watchers.add():
+            self.told.set()
+
+    def happens(self, *kinds: str) -> None:
+        """And then something to the dataset tank/1, by which it is known that they were read."""
+        with self._printed.open("a") as printed:
+            for kind in kinds:
+                printed.write(f"Nov 23 2026 05:50:22.168000000\tsysevent.fs.zfs.{kind}\n\n")
+            printed.write(
+                f"Nov 23 2026 05:50:22.168000000\t{HISTORY}\n"
+                '        history_dsname = "tank/1"\n        history_internal_name = "set"\n'
+                "        eid = 0x28\n\n"
+            )
+
+    async def read(self) -> list[str]:
+        """What was touched up to that."""
+        found = []
+        async with asyncio.timeout(60):
+            while (touched := await self.touched.get()) != "tank/1":
+                found.append(touched)
+        return found
+
+    async def tells(self) -> None:
+        async with asyncio.timeout(60):
+            await self.told.wait()
+        self.told.clear()
+
+
+@pytest.fixture
+async def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
+    double = Pool(tmp_path, monkeypatch)
+    counting = asyncio.create_task(double.count())
+    double.follower.start()
+    yield double
+    await double.follower.close()
+    await counting
+
+
+async def test_ends_and_beginnings_of_long_ago_hold_up_nothing(pool: Pool) -> None:
+    pool.happens(*3 * ("pool_export", "pool_import", "pool_destroy", "pool_create"))
+    assert await pool.read() == 3 * [THE_POOL, ANYTHING, "imported", THE_POOL, THE_POOL]
+    await pool.tells()
+
+
+async def test_nobody_is_told_of_an_export_before_it_is_done(pool: Pool) -> None:
+    pool.happens("pool_export", "config_sync")
+    assert await pool.read() == [THE_POOL, THE_POOL]
+    await asyncio.sleep(0.3)  # several looks at its health
+    assert not pool.told.is_set()
+    pool.health = zpool.UNAVAILABLE
+    assert await pool.touched.get() == THE_POOL
+    await pool.tells()
+    pool.health = "ONLINE"
+    pool.happens("pool_import")
+    assert await pool.read() == [ANYTHING, "imported"]
+    await pool.tells()
