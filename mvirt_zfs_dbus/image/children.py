@@ -17,7 +17,7 @@ from . import channel, protocol
 
 _log = logging.getLogger(__name__)
 
-START_TIMEOUT: Final = 30.0
+START_TIMEOUT: Final = 120.0
 """Seconds for the fork server to load its modules; it takes about one."""
 _STOP_TIMEOUT: Final = 5.0
 _DEATH: Final = 5.0

@@ -70,7 +70,8 @@ def _look(
 
 
 def _users(file: os.stat_result, wanted: Identity) -> list[User]:
-    found = [User(pid, _command(pid)) for pid in _processes() if _has_open(pid, wanted)]
+    opened = ((pid, _command(pid)) for pid in _processes() if _has_open(pid, wanted))
+    found = [User(pid, command) for pid, command in opened if command is not None]
     names = [*_loop_devices(wanted)]
     if stat.S_ISBLK(file.st_mode):
         number = f"{os.major(file.st_rdev)}:{os.minor(file.st_rdev)}"
@@ -108,11 +109,11 @@ def _is(entry: os.DirEntry[str], wanted: Identity) -> bool:
     return _identity(found) == wanted
 
 
-def _command(pid: int) -> str:
+def _command(pid: int) -> str | None:
     try:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-    except OSError:
-        return "?"
+    except OSError:  # it ended, and so has nothing open
+        return None
 
 
 def _loop_devices(wanted: Identity) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Downloads from a real nginx: slow, restarted, changed, with TLS, redirects and passwords."""
+"""Downloads from a real nginx: restarted, changed, with TLS, redirects and passwords."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ports import held_ports
 
 from mvirt_zfs_dbus.errors import DownloadFailed
 from mvirt_zfs_dbus.image.download import download
@@ -53,10 +53,10 @@ http {{
 
 
 class Nginx:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int, tls_port: int) -> None:
         self.folder = folder
         self.image = folder / "www" / "image"
-        self.port, self.tls_port = free_ports(2)
+        self.port, self.tls_port = port, tls_port
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -90,14 +90,6 @@ class Nginx:
         return (self.folder / "asked").read_text().splitlines()
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [each.getsockname()[1] for each in sockets]
-
-
 @pytest.fixture
 async def nginx(tmp_path: Path) -> AsyncIterator[Nginx]:
     (tmp_path / "www").mkdir()
@@ -115,10 +107,11 @@ async def nginx(tmp_path: Path) -> AsyncIterator[Nginx]:
         ["openssl", "passwd", "-apr1", "secret"], check=True, capture_output=True, text=True
     )
     (tmp_path / "users").write_text(f"me:{hashed.stdout}")
-    server = Nginx(tmp_path)
-    await server.start()
-    yield server
-    await server.stop()
+    with held_ports(2) as ports:
+        server = Nginx(tmp_path, *ports)
+        await server.start()
+        yield server
+        await server.stop()
 
 
 @pytest.fixture

@@ -29,6 +29,31 @@ def test_a_process_that_has_the_file_open_is_named(tmp_path: Path) -> None:
         assert users_of(file.stat()) == [], "this process is not counted"
 
 
+def test_a_process_that_ends_meanwhile_is_no_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "disk"
+    file.touch()
+    really_has_open = users._has_open
+    command = [sys.executable, "-c", HOLD, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        looked_at = []
+
+        def has_open(pid: int, wanted: users.Identity) -> bool:
+            found = really_has_open(pid, wanted)
+            if pid == holder.pid:
+                looked_at.append(found)
+                holder.kill()
+                holder.wait()
+            return found
+
+        monkeypatch.setattr(users, "_has_open", has_open)
+        assert users_of(file.stat()) == []
+        assert looked_at == [True]
+
+
 def test_what_is_no_disk_is_used_by_nobody(tmp_path: Path) -> None:
     """Every process has pipes, sockets and /dev/null open: they are nobody's disk."""
     os.mkfifo(tmp_path / "pipe")
