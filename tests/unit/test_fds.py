@@ -81,5 +81,7 @@ def test_a_file_system_that_does_not_answer_holds_nobody_up(tmp_path: Path) -> N
         fds.close(theirs.detach())
     with ours:  # the file system is gone, and everything goes on
         assert ours.recv(1) == b""
+    end = time.monotonic() + 60
     while any(map(is_open, opened)):  # nothing tells when the threads have closed them
+        assert time.monotonic() < end
         time.sleep(0.001)

@@ -67,7 +67,8 @@ def all_ended() -> None:
     """Waits for the threads of calls that may have told of their ends already."""
     for thread in threading.enumerate():
         if thread.name == "bounded":
-            thread.join()
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 async def test_no_more_calls_hang_at_a_time_than_there_are_threads_for() -> None:

@@ -112,8 +112,10 @@ def _is(entry: os.DirEntry[str], wanted: Identity) -> bool:
 def _command(pid: int) -> str | None:
     try:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-    except OSError:  # it ended, and so has nothing open
+    except (FileNotFoundError, ProcessLookupError):  # it ended, and so has nothing open
         return None
+    except OSError:
+        return "?"
 
 
 def _loop_devices(wanted: Identity) -> Iterator[str]:

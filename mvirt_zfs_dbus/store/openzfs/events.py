@@ -41,8 +41,9 @@ _GATHER: Final = 0.05
 """Seconds without a further event after which those that came are told."""
 _LONGEST: Final = 0.5
 """Seconds that a watcher waits for that at most."""
-_UNTIL_GONE: Final = 300.0
-"""Seconds that an export may take after its event, which comes before what is cached is written."""
+_UNTIL_GONE: Final = 5.0
+"""Seconds that an export may take after its event, which comes before the pool is unloaded. One
+that takes longer is told twice."""
 _RESTART: Final = 1.0
 """Seconds before ``zpool events`` is started again should it end."""
 
@@ -88,7 +89,7 @@ class Event:
     def changed(self, root: str) -> str | None:
         """The dataset that alone was changed, ANYTHING where it may be more, THE_POOL where it is
         none, None for one that does not matter."""
-        if "." not in self.kind or self.imported:  # "dropped 7 events", or another pool than it was
+        if "." not in self.kind or self.begun:  # "dropped 7 events", or another pool than it was
             return ANYTHING
         if self.kind != _HISTORY or not self.dataset:
             return THE_POOL
@@ -122,13 +123,16 @@ class Reader:
     def feed(self, data: bytes) -> list[Event]:
         """The events that are complete with this piece of the output."""
         *complete, self._rest = (self._rest + data).split(b"\n\n")
-        found = (_read(text) for text in complete)
+        found = (event for text in complete for event in _read(text.lstrip(b"\n")))
         return [event for event in found if event.kind]
 
 
-def _read(text: bytes) -> Event:
-    heading = text.lstrip(b"\n").partition(b"\n")[0]
-    return Event(
+def _read(text: bytes) -> Iterator[Event]:
+    heading, _, rest = text.partition(b"\n")
+    if heading.startswith(b"dropped "):
+        yield Event(heading.decode(errors="replace"))
+        heading, text = rest.partition(b"\n")[0], rest
+    yield Event(
         kind=heading.rpartition(b"\t")[2].decode(errors="replace"),
         dataset=_payload(text, b"history_dsname"),
         action=_payload(text, b"history_internal_name"),
@@ -167,6 +171,8 @@ class Follower:
         """What happened something to while it was kept aside."""
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._silent = False
+        """Nobody is told of anything: the pool is about to go."""
 
     @contextmanager
     def aside(self, dataset_id: str) -> Iterator[None]:
@@ -187,10 +193,11 @@ class Follower:
 
     async def close(self) -> None:
         self.watchers.close()
-        for task in filter(None, (self._task, self._ending)):
+        tasks = [task for task in (self._task, self._ending) if task is not None]
+        for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        if tasks:
+            await asyncio.wait(tasks)
         self._task = self._ending = None
 
     async def _follow(self) -> None:
@@ -231,6 +238,7 @@ class Follower:
         if event.ended or event.begun:
             if self._ending is not None:
                 self._ending.cancel()
+            self._silent = event.ended
             self._ending = asyncio.create_task(self._end()) if event.ended else None
         if event.is_inherited_by(self._root):
             self._on_inherited()
@@ -241,7 +249,7 @@ class Follower:
                 _log.warning("the pool came back, but: %s", error)
         if event.dataset in self._aside:
             self._owed.add(event.dataset)
-        elif self._ending is None:
+        elif not self._silent:
             self.watchers.tell()
 
     async def _end(self) -> None:
@@ -252,8 +260,16 @@ class Follower:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(_UNTIL_GONE):
-                while zpool.health(self._pool) != zpool.UNAVAILABLE:  # noqa: ASYNC110
-                    await asyncio.sleep(_GATHER)
-        self._ending = None
-        self._changed(THE_POOL)
+                await self._gone(_GATHER)
+        self._tell_all()
+        await self._gone(_UNTIL_GONE)
+        self._tell_all()
+
+    async def _gone(self, pause: float) -> None:
+        while zpool.health(self._pool) != zpool.UNAVAILABLE:  # noqa: ASYNC110
+            await asyncio.sleep(pause)
+
+    def _tell_all(self) -> None:
+        self._silent = False
+        self._changed(ANYTHING)
         self.watchers.tell()

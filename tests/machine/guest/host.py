@@ -148,6 +148,7 @@ def udev_standing_still() -> Iterator[None]:
 @contextmanager
 def journal(unit_name: str) -> Iterator[Iterator[str]]:
     """The journal's lines of a unit from here on, as they come."""
+    run("journalctl", "--sync")
     cursor = run("journalctl", "--lines=0", "--show-cursor").partition("cursor: ")[2]
     command = ["journalctl", "--follow", "--output=cat", "--unit", unit_name]
     command += ["--after-cursor", cursor]

@@ -69,7 +69,8 @@ async def test_clients_are_told_in_measure_and_the_last_report_is_exact() -> Non
     for done in range(1000):
         progress.report(Phase.WRITING, done, 1000)
     assert [job.state for job in told] == [JobState.RUNNING]
-    await twice.wait()
+    async with asyncio.timeout(60):
+        await twice.wait()
     assert [job.bytes_done for job in told] == [0, 999]
     assert progress.close().bytes_done == 1000
     await asyncio.sleep(progress_module.INTERVAL * 1.2)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvirt_zfs_dbus.store.openzfs import zpool
+from mvirt_zfs_dbus.store.openzfs import events, zpool
 from mvirt_zfs_dbus.store.openzfs.events import ANYTHING, THE_POOL, Event, Follower, Reader
 
 RECORDED = b"""\
@@ -150,8 +150,9 @@ def test_a_disk_that_comes_or_goes_changes_no_dataset() -> None:
 
 
 def test_lost_events_are_noticed() -> None:
-    (event, *_) = Reader().feed(b"dropped 7 events\n" + RECORDED)
+    (event, *others) = Reader().feed(b"dropped 7 events\n" + RECORDED)
     assert event.changed("tank/vm") == ANYTHING
+    assert others == Reader().feed(RECORDED)
 
 
 class Pool:
@@ -191,12 +192,16 @@ class Pool:
                 "        eid = 0x28\n\n"
             )
 
+    async def touch(self) -> str:
+        """What is touched next."""
+        async with asyncio.timeout(60):
+            return await self.touched.get()
+
     async def read(self) -> list[str]:
         """What was touched up to that."""
         found = []
-        async with asyncio.timeout(60):
-            while (touched := await self.touched.get()) != "tank/1":
-                found.append(touched)
+        while (touched := await self.touch()) != "tank/1":
+            found.append(touched)
         return found
 
     async def tells(self) -> None:
@@ -215,9 +220,15 @@ async def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await counting
 
 
-async def test_ends_and_beginnings_of_long_ago_hold_up_nothing(pool: Pool) -> None:
+async def test_ends_and_beginnings_of_long_ago_hold_up_nothing(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_UNTIL_GONE", 3600.0)
     pool.happens(*3 * ("pool_export", "pool_import", "pool_destroy", "pool_create"))
-    assert await pool.read() == 3 * [THE_POOL, ANYTHING, "imported", THE_POOL, THE_POOL]
+    assert await pool.read() == 3 * [THE_POOL, ANYTHING, "imported", THE_POOL, ANYTHING]
+    await pool.tells()
+    pool.happens("config_sync")
+    assert await pool.read() == [THE_POOL]
     await pool.tells()
 
 
@@ -227,9 +238,33 @@ async def test_nobody_is_told_of_an_export_before_it_is_done(pool: Pool) -> None
     await asyncio.sleep(0.3)  # several looks at its health
     assert not pool.told.is_set()
     pool.health = zpool.UNAVAILABLE
-    assert await pool.touched.get() == THE_POOL
+    assert await pool.touch() == ANYTHING
     await pool.tells()
+    assert await pool.touch() == ANYTHING
     pool.health = "ONLINE"
     pool.happens("pool_import")
     assert await pool.read() == [ANYTHING, "imported"]
     await pool.tells()
+
+
+async def test_an_export_that_takes_long_is_told_again_at_its_end(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_UNTIL_GONE", 0.1)
+    pool.happens("pool_export")
+    assert await pool.read() == [THE_POOL]
+    assert await pool.touch() == ANYTHING
+    await pool.tells()
+    pool.happens("config_sync")
+    assert await pool.read() == [THE_POOL]
+    await pool.tells()
+    pool.health = zpool.UNAVAILABLE
+    assert await pool.touch() == ANYTHING
+    await pool.tells()
+
+
+async def test_a_follower_that_waits_for_an_export_ends_at_once(pool: Pool) -> None:
+    pool.happens("pool_export")
+    assert await pool.read() == [THE_POOL]
+    await pool.follower.close()
+    assert [task for task in asyncio.all_tasks() if "Follower." in repr(task)] == []
