@@ -174,7 +174,7 @@ def stirring() -> Iterator[None]:
             killed = {pid for pid in processes() if is_killed(pid)}
             for pid in before & killed:
                 with suppress(OSError), frozen(pid):  # or it has ended after all
-                    time.sleep(0.5)
+                    time.sleep(0.5)  # the kernel freezes while it goes on
             before = killed
 
     stirrer = threading.Thread(target=stir)

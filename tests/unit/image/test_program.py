@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,10 @@ class Daemon:
         assert self.process
         code = self.process.wait(30)
         return code << 8 if code >= 0 else -code
+
+    def signal(self, number: int) -> None:
+        assert self.process
+        self.process.send_signal(number)
 
     def close(self) -> None:
         if self.process:
@@ -303,12 +308,7 @@ def target(tmp_path) -> Iterator[Target]:
 )
 def test_a_crash_of_it_is_an_error_that_says_so(daemon, pool, source, target, number, says):
     stopping = Stopping(source.fd, source.size)
-
-    def crash() -> None:
-        assert daemon.process
-        daemon.process.send_signal(number)
-
-    stopping.then = crash
+    stopping.then = partial(daemon.signal, number)
     with pytest.raises(
         Error, match=f"qemu-img, which reads vdi images, was killed by {says}"
     ) as caught:
@@ -332,12 +332,7 @@ def test_a_source_that_fails_is_the_error_and_not_what_qemu_img_makes_of_it(
 def test_one_that_does_not_go_on_is_given_up(daemon, pool, source, target, monkeypatch):
     monkeypatch.setattr(nbd, "TIMEOUT", 0.2)
     stopping = Stopping(source.fd, source.size)
-
-    def stop() -> None:
-        assert daemon.process
-        daemon.process.send_signal(signal.SIGSTOP)
-
-    stopping.then = stop
+    stopping.then = partial(daemon.signal, signal.SIGSTOP)
     with pytest.raises(Error, match="neither read nor written"):
         conversion(daemon, pool, stopping, target)
 
@@ -346,12 +341,7 @@ def test_one_that_does_not_open_its_image_is_given_up(daemon, pool, source, monk
     monkeypatch.setattr(qemu_img, "INSPECT_TIMEOUT", 1.0)
     stopping = Stopping(source.fd, source.size)
     stopping.end = 0
-
-    def stop() -> None:
-        assert daemon.process
-        daemon.process.send_signal(signal.SIGSTOP)
-
-    stopping.then = stop
+    stopping.then = partial(daemon.signal, signal.SIGSTOP)
     with pytest.raises(Error, match="not opened the image after 1 seconds"):
         qemu_img.inspect("vdi", stopping, daemon, pool)
 
