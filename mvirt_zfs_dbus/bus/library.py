@@ -7,6 +7,7 @@ has what evens out their differences; the rest of the package takes all of it fr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,8 +85,9 @@ class Bus(MessageBus):
         return self._sock
 
     async def disconnected(self) -> None:
-        """Return when the connection has ended, or raise what ended it."""
-        await self.wait_for_disconnect()  # type: ignore[no-untyped-call]
+        """Return when an end has closed the connection, or raise what else ended it."""
+        with contextlib.suppress(EOFError):
+            await self.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
     def close_socket(self) -> None:
         """What the library does by itself in some of its versions only."""

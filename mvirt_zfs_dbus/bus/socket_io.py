@@ -36,7 +36,8 @@ def close_fds(fds: Iterable[int]) -> None:
 class SocketWriter:
     """Sends buffers in order through a non-blocking socket, and waits when it is full.
 
-    Buffers written in one turn of the event loop leave together at its end.
+    Buffers written in one turn of the event loop leave together at its end. ``failed`` is told why
+    no more can be sent, unless the socket's owner has closed it.
     """
 
     def __init__(self, sock: socket.socket, failed: Callable[[OSError], None]) -> None:
@@ -87,7 +88,8 @@ class SocketWriter:
             self._wait(True)
         except OSError as error:
             self.close()
-            self._failed(error)
+            if self._sock.fileno() >= 0:
+                self._failed(error)
         else:
             self._wait(False)
             self._empty.set()

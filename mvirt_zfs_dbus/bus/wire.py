@@ -222,7 +222,7 @@ class Connection:
             await self._bus.disconnected()
             reason = "the bus has closed the connection"
         except Exception as error:
-            reason = f"the connection to the bus is lost: {error or type(error).__name__}"
+            reason = f"the connection to the bus is lost: {str(error) or type(error).__name__}"
         self._writer.close()
         self._lose(reason)
         for reply in self._pending.values():

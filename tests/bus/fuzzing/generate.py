@@ -18,6 +18,7 @@ from mvirt_zfs_dbus.bus.wire import Variant
 from mvirt_zfs_dbus.names import Interface
 
 from . import schema
+from .values import DEEPEST, depth, parts
 from .vocabulary import (
     BLOCK_SIZES,
     ENDS,
@@ -51,8 +52,16 @@ class Call:
 class Generator:
     """Makes calls; ``paths`` are objects that were there when it was last told."""
 
-    def __init__(self, seed: int, images: Sequence[Path], resources: ExitStack) -> None:
+    def __init__(
+        self,
+        seed: int,
+        images: Sequence[Path],
+        resources: ExitStack,
+        *,
+        deepest: int = DEEPEST,
+    ) -> None:
         self.random = random.Random(seed)
+        self._deepest = deepest
         self.paths: list[str] = []
         self._methods = schema.methods()
         self._weights = [1 if each.name in ENDS else 3 for each in self._methods]
@@ -64,6 +73,12 @@ class Generator:
     # Calls
 
     def call(self) -> Call:
+        while True:
+            call = self._any()
+            if max(map(depth, call.body), default=0) <= self._deepest:
+                return call
+
+    def _any(self) -> Call:
         kind = self.random.random()
         if kind < 0.75:
             return self._method()
@@ -95,7 +110,7 @@ class Generator:
 
     def _nonsense(self) -> Call:
         signature = "".join(self.random.choices(TYPES, k=self.random.randrange(4)))
-        body = [self._value(kind) for kind in _parts(signature)]
+        body = [self._value(kind) for kind in parts(signature)]
         interface = self._one_of("", "org.example.No", *(str(i) for i in Interface))
         member = self._one_of(
             "No", "a" * 255, *(method.name for method in self._methods[:8]), "GetManagedObjects"
@@ -107,7 +122,7 @@ class Generator:
         match self.random.randrange(3):
             case 0:
                 signature = "".join(self.random.choices(TYPES, k=self.random.randrange(4)))
-                body = [self._value(kind) for kind in _parts(signature)]
+                body = [self._value(kind) for kind in parts(signature)]
                 return Call(call.path, call.interface, call.member, signature, body)
             case 1:
                 fds = tuple(self.random.choices(self._fds, k=self.random.randrange(16)))
@@ -212,7 +227,7 @@ class Generator:
             case "h":
                 return self._one_of(0, 0, 0, 0, 1, 2**32 - 1)
             case "(":
-                return [self._value(part) for part in _parts(kind[1:-1])]
+                return [self._value(part) for part in parts(kind[1:-1])]
         if kind.startswith("a{"):
             return {self._value(kind[2]): self._value(kind[3:-1]) for _ in range(self._few())}
         if kind == "ay":
@@ -276,26 +291,3 @@ class Generator:
         fd = make()
         resources.callback(os.close, fd)
         return fd
-
-
-def _parts(signature: str) -> list[str]:
-    """The complete types of a signature."""
-    parts, position = [], 0
-    while position < len(signature):
-        end = _end(signature, position)
-        parts.append(signature[position:end])
-        position = end
-    return parts
-
-
-def _end(signature: str, position: int) -> int:
-    match signature[position]:
-        case "a":
-            return _end(signature, position + 1)
-        case "(" | "{":
-            depth = 0
-            for end in range(position, len(signature)):
-                depth += (signature[end] in "({") - (signature[end] in ")}")
-                if not depth:
-                    return end + 1
-    return position + 1

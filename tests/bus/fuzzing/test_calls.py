@@ -13,15 +13,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 from service.held import MIB, Held, held
-from service.process import Client, ServiceProcess
+from service.process import PROPERTIES, Client, ServiceProcess, client_on
 
 from mvirt_zfs_dbus import names
-from mvirt_zfs_dbus.bus.wire import RemoteError
-from mvirt_zfs_dbus.errors import Error
+from mvirt_zfs_dbus.bus.wire import ConnectionLost, RemoteError, Variant
+from mvirt_zfs_dbus.errors import Error, PropertyReadOnly
 from mvirt_zfs_dbus.names import ErrorName, Interface
 
 from .generate import Call, Generator
+from .values import DEEPEST, depth
 
 CALLS = int(os.environ.get("MVIRT_FUZZ_CALLS", 20_000))
 SEED = int(os.environ.get("MVIRT_FUZZ_SEED", random.SystemRandom().getrandbits(32)))
@@ -160,3 +162,25 @@ async def test_whatever_is_called_the_service_stays_well_and_keeps_nothing(
     while last.files > warm.files:  # some are still being closed
         last = await held(service)
     assert last.memory <= warm.memory + 8 * MIB
+
+
+async def test_the_deepest_call_that_a_bus_passes_on_is_answered(
+    client: Client, bus_address: str
+) -> None:
+    value = Variant("s", "deep")
+    while depth(value) < DEEPEST:
+        value = Variant("v", value)
+    version = (names.ROOT, PROPERTIES, "Set", "ssv", Interface.MANAGER, "Version")
+    with pytest.raises(PropertyReadOnly):
+        await client.call(*version, value)
+    async with client_on(bus_address) as other:
+        with pytest.raises(ConnectionLost):
+            await other.call(*version, Variant("v", value))
+    await client.objects()
+
+
+def test_no_call_is_deeper_than_a_bus_passes_on() -> None:
+    with ExitStack() as resources:
+        generator = Generator(1, [Path(os.devnull)], resources, deepest=3)
+        depths = {max(map(depth, generator.call().body), default=0) for _ in range(1000)}
+    assert depths == {0, 1, 2, 3}

@@ -289,6 +289,7 @@ async def test_a_slow_body_is_no_stalled_one(monkeypatch):
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     body = b""
+    all_read = asyncio.Event()
 
     async def answer(connection: Connection, _: Request) -> None:
         nonlocal seconds, body
@@ -297,12 +298,14 @@ async def test_a_slow_body_is_no_stalled_one(monkeypatch):
             seconds += 0.3
             await connection.send(b"x")
             body += await asyncio.to_thread(os.read, reading, 40)
+        all_read.set()
 
     async with raw_server(answer) as server:
         try:
             await download(f"{server.url}/image", writing, lambda _: None, stall_timeout=0.4)
         finally:
             os.close(writing)
+        await all_read.wait()  # the last byte may still be in the pipe
     os.close(reading)
     assert body == b"x" * 40
 
