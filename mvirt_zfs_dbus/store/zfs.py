@@ -256,7 +256,7 @@ class ZfsStore:
     # Inside
 
     async def _recover(self) -> None:
-        """The pool was imported again, or made anew."""
+        """The pool was imported again."""
         await self._intents.recover()
         await self._place.sweep()
         await self._intents.renew()

@@ -23,7 +23,8 @@ _log = logging.getLogger(__name__)
 
 _HISTORY: Final = "sysevent.fs.zfs.history_event"
 _ENDED: Final = frozenset({"sysevent.fs.zfs.pool_export", "sysevent.fs.zfs.pool_destroy"})
-_BEGUN: Final = frozenset({"sysevent.fs.zfs.pool_import", "sysevent.fs.zfs.pool_create"})
+_IMPORTED: Final = "sysevent.fs.zfs.pool_import"
+_BEGUN: Final = frozenset({_IMPORTED, "sysevent.fs.zfs.pool_create"})
 _RENAMED: Final = "rename"
 _OF_ONE_DATASET: Final = frozenset(
     {"create", "clone", "destroy", "snapshot", "set", "inherit", "rollback", "clone swap"}
@@ -57,6 +58,10 @@ class Event:
     """What was done to it: ``create``, ``set`` …"""
     detail: str = ""
     """In ZFS's words: of a rename, ``-> NEW-NAME``."""
+
+    @property
+    def imported(self) -> bool:
+        return self.kind == _IMPORTED
 
     @property
     def begun(self) -> bool:
@@ -145,20 +150,20 @@ class Follower:
 
     ``root`` is the dataset that matters. Before anybody is told, ``changed`` is called with the
     dataset that changed, ANYTHING or THE_POOL, and ``on_inherited`` when what all below the root
-    inherit may be another; ``on_begin`` is awaited when the pool came back, or one made anew.
+    inherit may be another; ``on_import`` is awaited when the pool came back.
     """
 
     def __init__(
         self,
         root: str,
         changed: Callable[[str], None],
-        on_begin: Callable[[], Awaitable[None]],
+        on_import: Callable[[], Awaitable[None]],
         on_inherited: Callable[[], None],
     ) -> None:
         self._root = root
         self._pool = zpool.pool_of(root)
         self._changed = changed
-        self._on_begin = on_begin
+        self._on_import = on_import
         self._on_inherited = on_inherited
         self.watchers = Watchers(_GATHER, _LONGEST)
         self._aside: set[str] = set()
@@ -237,9 +242,9 @@ class Follower:
             self._ending = asyncio.create_task(self._end()) if event.ended else None
         if event.is_inherited_by(self._root):
             self._on_inherited()
-        if event.begun:
+        if event.imported:
             try:
-                await self._on_begin()
+                await self._on_import()
             except Error as error:
                 _log.warning("the pool came back, but: %s", error)
         if event.dataset in self._aside:

@@ -51,8 +51,7 @@ class Intents:
         self._writing = asyncio.Lock()
 
     async def recover(self) -> None:
-        """Destroy what a crash left half-made: at start, and when the pool was imported again, or
-        made anew: then nothing is written down in it.
+        """Destroy what a crash left half-made: at start, and when the pool was imported again.
 
         What is written down counts no more after this; see :meth:`renew`. Nothing is begun
         meanwhile.

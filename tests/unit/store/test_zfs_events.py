@@ -77,12 +77,9 @@ def test_an_event_that_is_still_being_printed_is_waited_for() -> None:
 
 
 def test_export_and_import_are_recognised() -> None:
-    events = Reader().feed(RECORDED)
-    assert [(event.ended, event.begun) for event in events] == [
-        (False, False),
-        (True, False),
-        (False, True),
-    ]
+    created, exported, imported = Reader().feed(RECORDED)
+    assert (created.ended, exported.ended, imported.ended) == (False, True, False)
+    assert (created.imported, exported.imported, imported.imported) == (False, False, True)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +169,13 @@ class Pool:
         program.chmod(0o755)
         monkeypatch.setattr(zpool, "executable", lambda name: str(program))
         monkeypatch.setattr(zpool, "health", lambda pool: self.health)
-        self.follower = Follower("tank", self._changed, self._begun, lambda: None)
+        self.follower = Follower("tank", self._changed, self._imported, lambda: None)
 
     def _changed(self, what: str) -> None:
         self.touched.put_nowait(what)
 
-    async def _begun(self) -> None:
-        self.touched.put_nowait("begun")
+    async def _imported(self) -> None:
+        self.touched.put_nowait("imported")
 
     async def count(self) -> None:
         async for _ in self.follower.watchers.add():
@@ -228,7 +225,7 @@ async def test_ends_and_beginnings_of_long_ago_hold_up_nothing(
 ) -> None:
     monkeypatch.setattr(events, "_UNTIL_GONE", 3600.0)
     pool.happens(*3 * ("pool_export", "pool_import", "pool_destroy", "pool_create"))
-    assert await pool.read() == 6 * [THE_POOL, ANYTHING, "begun"]
+    assert await pool.read() == 3 * [THE_POOL, ANYTHING, "imported", THE_POOL, ANYTHING]
     await pool.tells()
     pool.happens("config_sync")
     assert await pool.read() == [THE_POOL]
@@ -246,7 +243,7 @@ async def test_nobody_is_told_of_an_export_before_it_is_done(pool: Pool) -> None
     assert await pool.touch() == ANYTHING
     pool.health = "ONLINE"
     pool.happens("pool_import")
-    assert await pool.read() == [ANYTHING, "begun"]
+    assert await pool.read() == [ANYTHING, "imported"]
     await pool.tells()
 
 

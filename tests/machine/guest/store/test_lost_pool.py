@@ -17,25 +17,21 @@ from mvirt_zfs_dbus.model import Kind
 from mvirt_zfs_dbus.store.zfs import ZfsStore
 
 ROOT = "fragile"
-FILES = [Path(f"/var/tmp/fragile-{number}") for number in (1, 2)]
-
-
-def create_pool() -> None:
-    host.run("zpool", "create", "-O", "mountpoint=none", ROOT, "mirror", *FILES)
 
 
 @pytest.fixture
 def root() -> Iterator[str]:
     """A mirror of two files: a pool that may be lost."""
-    for file in FILES:
+    files = [Path(f"/var/tmp/fragile-{number}") for number in (1, 2)]
+    for file in files:
         with file.open("wb") as disk:
             disk.truncate(256 * host.MIB)
-    create_pool()
+    host.run("zpool", "create", "-O", "mountpoint=none", ROOT, "mirror", *files)
     yield ROOT
     subprocess.run(["zpool", "import", "-d", "/var/tmp", ROOT], capture_output=True)
     host.run("udevadm", "settle")
     host.run("zpool", "destroy", "-f", ROOT)
-    for file in FILES:
+    for file in files:
         file.unlink()
 
 
@@ -86,26 +82,6 @@ async def test_a_pool_that_is_exported_is_unavailable_and_comes_back_whole(
     host.run("udevadm", "settle")
     assert host.read(made.device, 4) == b"kept"
     assert (await store.publish(half.id)).id == half.id, "what was being made goes on"
-
-
-async def test_in_a_pool_that_is_made_anew_ids_are_written_down_anew(
-    store: ZfsStore, root: str, listener: Listener
-) -> None:
-    hiding = ("zfs", "set", "volmode=dev", "snapdev=hidden", root)
-    host.run(*hiding)
-    await store.rescan()
-    await store.create_volume(new(dataset_id=store.new_id()))
-    unused = store.new_id()
-    assert unused in host.get("org.mvirt:intents", f"{root}/.tmp")
-    host.run("udevadm", "settle")
-    host.run("zpool", "destroy", root)
-    await listener.until(store, lambda found: found.pool.health == "UNAVAIL")
-    create_pool()
-    host.run(*hiding)
-    await listener.until(store, lambda found: found.pool.health == "ONLINE")
-    await store.rescan()
-    await store.create_volume(new(dataset_id=unused))
-    assert unused in host.get("org.mvirt:intents", f"{root}/.tmp")
 
 
 async def test_a_rollback_whose_reservation_does_not_fit_destroys_no_snapshot(
