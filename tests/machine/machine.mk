@@ -1,5 +1,5 @@
 # The test machine, included by the Makefile: real ZFS, systemd, system bus and polkit in qemu.
-# It is built once into ~/.cache/mvirt-zfs-dbus (4 minutes, 1.4 GB) and then boots in 20 seconds.
+# It is built once into ~/.cache/mvirt-zfs-dbus (4 to 7 minutes, 1.4 GB), then boots in 20 to 40 s.
 
 # What it needs of Debian or Ubuntu; uidmap is for those who are not root.
 MACHINE_PACKAGES := python3 python3-venv git mmdebstrap uidmap debian-archive-keyring \
