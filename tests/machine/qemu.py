@@ -14,11 +14,11 @@ PROBE_SECONDS = 20  # a kernel under working KVM is through in 2
 _APPEND = (
     "console=ttyS0 panic=-1 net.ifnames=0 mitigations=off init_on_alloc=0 norandmaps tsc=reliable"
 )
-"""Without what the kernel does against attackers, as that is emulated too; under emulation, code
-that lies at an address of its own in each process (norandmaps: not) is found again less often. With
-room for a second processor the kernel distrusts the TSC and asks the HPET instead, of which each
-reading leaves the emulated processor; all processors of qemu read the host's one TSC. The two take
-a sixth off the contract's tests."""
+"""Without what the kernel does against attackers, as that is emulated too, and without random
+addresses (norandmaps), which make starting a program dearer. With room for a second processor the
+kernel distrusts the TSC and asks the HPET instead, of which each reading leaves the emulated
+processor; all processors of qemu read the host's one TSC. The two take a sixth off the contract's
+tests."""
 _TCG = ["-accel", "tcg,thread=multi", "-cpu", "qemu64"]  # "max" boots in 25 s instead of 21
 _KVM = ["-accel", "kvm", "-cpu", "host"]
 
